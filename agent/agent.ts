@@ -73,6 +73,11 @@ export class Agent {
     return this.#state
   }
 
+  /** What the wire should do at this moment. */
+  get posture(): Posture {
+    return postureOf(this.#state)
+  }
+
   /** The journal's newest entry: which state, since when, and why. */
   get entry(): Entry {
     return this.#entry

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import * as v from 'valibot'
 import { ipv4, ipv6, macAddress } from '../firmware/addresses.ts'
+import { problemLines } from './config-problem.ts'
 
 /** Settings that cannot be used. `problems` says, each in one line, what is wrong, where, and what to do. */
 export class ConfigRejected extends Error {
@@ -183,10 +184,7 @@ export const serviceName = ({ protocol, port }: Pick<Service, 'protocol' | 'port
 export function settingsFrom(data: unknown, source: string): Settings {
   const result = v.safeParse(schema, data)
   if (result.success) return result.output
-  throw new ConfigRejected(
-    source,
-    result.issues.map((issue) => `${v.getDotPath(issue) ?? '(top level)'}: ${issue.message}`),
-  )
+  throw new ConfigRejected(source, problemLines(result.issues))
 }
 
 /** Reads and checks the settings file. @throws {ConfigRejected} */
@@ -194,7 +192,7 @@ export async function readSettings(file: string): Promise<Settings> {
   const text = await readFile(file, 'utf8').catch((error: unknown) => {
     throw new ConfigRejected(
       file,
-      [`cannot be read: ${String(error)}. Give the path in UNDERSTUDY_SETTINGS`],
+      [`the settings cannot be read: ${String(error)}; give the path in UNDERSTUDY_SETTINGS`],
       error,
     )
   })
@@ -202,7 +200,11 @@ export async function readSettings(file: string): Promise<Settings> {
   try {
     data = JSON.parse(text)
   } catch (error: unknown) {
-    throw new ConfigRejected(file, [`is not JSON: ${String(error)}`], error)
+    throw new ConfigRejected(
+      file,
+      [`the settings are not JSON: ${String(error)}; correct the file`],
+      error,
+    )
   }
   return settingsFrom(data, file)
 }

@@ -2,7 +2,7 @@
  * A bounded queue between observers, who push at their pace, and one loop, which takes at its own.
  * When it is full the newest item is refused and counted: an observer repeats what still matters.
  */
-export class BoundedQueue<T> {
+export class BoundedQueue<T extends NonNullable<unknown>> {
   readonly #items: T[] = []
   readonly #limit: number
   #waiting: ((item: T) => void) | undefined
@@ -39,7 +39,7 @@ export class BoundedQueue<T> {
 
   /** The oldest item, as soon as there is one. One taker at a time. Rejects with the signal's reason. */
   take(signal: AbortSignal): Promise<T> {
-    signal.throwIfAborted()
+    if (signal.aborted) return Promise.reject(signal.reason)
     const first = this.#items.shift()
     if (first !== undefined) return Promise.resolve(first)
     return new Promise((resolve, reject) => {

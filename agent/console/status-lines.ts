@@ -1,4 +1,5 @@
-import { problemLine, type StateName, type Status } from './status.ts'
+import type { StateName } from '../continuity/machine.ts'
+import { problemLine, type Status } from './status.ts'
 
 const FAILING_LINES_MAX = 10
 

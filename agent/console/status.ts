@@ -1,5 +1,6 @@
 import * as v from 'valibot'
 import type { ServiceName } from '../config.ts'
+import type { StateName } from '../continuity/machine.ts'
 
 const list = <Item extends v.GenericSchema>(item: Item) => v.pipe(v.array(item), v.readonly())
 const count = v.pipe(v.number(), v.integer(), v.minValue(0))
@@ -13,20 +14,19 @@ const problem = v.object({
   todo: v.string(),
 })
 
-/** The names of the states (US patent 9448898, and `unconfigured` before the first of them). */
-const stateName = v.picklist([
+const STATES = [
   'unconfigured',
   'initialization',
   'transparent-wait',
   'failover',
   'prepare-to-failback',
   'failback',
-])
+] as const satisfies readonly StateName[]
 
 /** The shape of a status, for whoever receives one from outside. Unknown keys of a newer agent are passed over. */
 export const statusSchema = v.object({
   version: v.string(),
-  state: stateName,
+  state: v.picklist(STATES),
   /** How long the state has lasted. */
   sinceMs: spanMs,
   /** Why the state was entered, in words. */
@@ -41,7 +41,7 @@ export const statusSchema = v.object({
   services: list(
     v.object({
       service: v.custom<ServiceName>((name) => typeof name === 'string'),
-      verdict: v.picklist(['healthy', 'suspected', 'failed']),
+      verdict: v.picklist(['unknown', 'healthy', 'suspected', 'failed']),
       because: v.string(),
       sinceMs: spanMs,
     }),
@@ -68,7 +68,6 @@ export const statusSchema = v.object({
 
 /** What the appliance knows of itself: one shape for people, the operations centre and scripts. */
 export type Status = v.InferOutput<typeof statusSchema>
-export type StateName = v.InferOutput<typeof stateName>
 
 /** Something a person can mend: what is wrong, where, and what to do. */
 export type Problem = v.InferOutput<typeof problem>

@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import type { Answer } from './protocol.ts'
 import type { Status } from './status.ts'
 
 /** What became of an order: it is being carried out, or why not, in words. */
@@ -17,11 +18,6 @@ export type Orders = {
   resync(user?: string): Promise<OrderResult>
 }
 
-/** The answer to a verb: an order's result, and for `status` the status with it. */
-export type Answer =
-  | { readonly accepted: true; readonly status?: Status }
-  | { readonly accepted: false; readonly because: string }
-
 /** One thing that can be asked for: the same name, help, arguments and effect at every face. */
 export type Verb = {
   readonly name: string
@@ -32,34 +28,29 @@ export type Verb = {
   perform(orders: Orders, args: unknown): Promise<Answer>
 }
 
-const text = v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(200))
-const flag = v.boolean()
+const text = v.optional(v.pipe(v.string(), v.trim(), v.minLength(1), v.maxLength(200)))
+const flag = v.optional(v.boolean(), false)
 
-type Arguments = Readonly<Record<string, typeof text | typeof flag>>
-type Given<A extends Arguments> = { readonly [Name in keyof A]?: v.InferOutput<A[Name]> }
+type Arguments = v.StrictObjectSchema<Record<string, typeof text | typeof flag>, undefined>
 
-/** @param accepts every argument is optional; any other one is refused. */
 function verb<const A extends Arguments>(
   name: string,
   help: string,
   accepts: A,
-  ask: (orders: Orders, given: Given<A>) => Answer | Promise<Answer>,
+  ask: (orders: Orders, given: v.InferOutput<A>) => Answer | Promise<Answer>,
 ): Verb {
-  const schema = v.strictObject(
-    Object.fromEntries(Object.entries(accepts).map(([key, type]) => [key, v.optional(type)])),
-  )
   return {
     name,
     help,
     takes: Object.fromEntries(
-      Object.entries(accepts).map(([key, type]) => [
+      Object.entries(accepts.entries).map(([key, { wrapped }]) => [
         key,
-        type.type === 'boolean' ? 'flag' : 'text',
+        wrapped.type === 'boolean' ? 'flag' : 'text',
       ]),
     ),
     perform: async (orders, args) => {
-      const parsed = v.safeParse(schema, args)
-      if (parsed.success) return await ask(orders, parsed.output as Given<A>)
+      const parsed = v.safeParse(accepts, args)
+      if (parsed.success) return await ask(orders, parsed.output)
       const [first] = parsed.issues
       return {
         accepted: false,
@@ -69,20 +60,22 @@ function verb<const A extends Arguments>(
   }
 }
 
+const nothing = v.strictObject({})
+
 const isAnswering = ({ production, services }: Status): boolean =>
   production.reachable && services.every(({ verdict }) => verdict !== 'failed')
 
 /** Everything that can be asked of a running agent. */
 export const verbs: readonly Verb[] = [
-  verb('status', 'what the appliance does, and what needs a person', {}, (orders) => ({
+  verb('status', 'what the appliance does, and what needs a person', nothing, (orders) => ({
     accepted: true,
     status: orders.status(),
   })),
   verb(
     'take-over',
     'answer in place of production; while production still answers, only with confirm',
-    { confirm: flag, reason: text },
-    (orders, { confirm = false, reason = 'an order' }) =>
+    v.strictObject({ confirm: flag, reason: text }),
+    (orders, { confirm, reason = 'an order' }) =>
       isAnswering(orders.status()) && !confirm
         ? {
             accepted: false,
@@ -93,14 +86,14 @@ export const verbs: readonly Verb[] = [
   verb(
     'give-back',
     'hand everything back to production, which has been seen to answer',
-    { reason: text },
+    v.strictObject({ reason: text }),
     (orders, { reason = 'an order' }) => orders.giveBack(reason),
   ),
-  verb('reload', 'read the settings again', {}, (orders) => orders.reload()),
+  verb('reload', 'read the settings again', nothing, (orders) => orders.reload()),
   verb(
     'resync',
     'compare one account, or all, with production from scratch',
-    { user: text },
+    v.strictObject({ user: text }),
     (orders, { user }) => orders.resync(user),
   ),
 ]

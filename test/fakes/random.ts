@@ -8,3 +8,14 @@ export function random(seed: number): () => number {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296
   }
 }
+
+/** One of the items; there must be at least one. @throws {RangeError} */
+export function pick<T>(draw: () => number, items: readonly T[]): T {
+  const item = items[Math.floor(draw() * items.length)]
+  if (item === undefined) throw new RangeError('nothing to pick from')
+  return item
+}
+
+/** A whole number from `least` to `most`, both included. */
+export const whole = (draw: () => number, least: number, most: number): number =>
+  least + Math.floor(draw() * (most - least + 1))

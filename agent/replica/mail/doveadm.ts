@@ -1,11 +1,12 @@
-import { Agent, type IncomingMessage, request } from 'node:http'
+import { type IncomingMessage, request } from 'node:http'
+import { setTimeout as delay } from 'node:timers/promises'
 import { PeerUnreachable } from './imap.ts'
 
 /** A doveadm command that was refused, with the exit code it would have on the command line (sysexits.h). */
 export class DoveadmRefused extends Error {
   override readonly name = 'DoveadmRefused'
   readonly command: string
-  /** Absent when the API itself refused: unknown command, unknown argument, wrong key. */
+  /** Absent when the API itself refused: unknown command, unknown argument. */
   readonly exitCode: number | undefined
 
   constructor(command: string, exitCode: number | undefined, because: string) {
@@ -21,43 +22,36 @@ export type DoveadmCommand = readonly [name: string, args: Readonly<Record<strin
 export type DoveadmSettings = {
   readonly port: number
   readonly key: string
-  readonly host?: string
 }
 
+type Limits = { readonly timeoutMs?: number; readonly signal?: AbortSignal }
+
+const HOST = '127.0.0.1'
 const COMMAND_MS = 60_000
 /** A first copy of a mailbox of hundreds of gigabytes ends within this time. */
 const BACKUP_MS = 12 * 3_600_000
-const SOCKETS_MAX = 64
-const IDLE_SOCKETS_MAX = 8
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024
+const WORKERS_END_MS = 2_000
+const POLL_MS = 10
 
 /**
- * Dovecot's doveadm over its HTTP API: no process is started for a command, connections stay open
- * (https://doc.dovecot.org/2.3/admin_manual/doveadm_http_api/).
+ * Dovecot's doveadm over its HTTP API (https://doc.dovecot.org/2.3/admin_manual/doveadm_http_api/). Dovecot closes the
+ * connection after each request and gives each a process of its own: several commands in one request are cheaper.
  */
 export class Doveadm {
   readonly #settings: DoveadmSettings
-  readonly #agent = new Agent({
-    keepAlive: true,
-    maxSockets: SOCKETS_MAX,
-    maxFreeSockets: IDLE_SOCKETS_MAX,
-  })
 
   constructor(settings: DoveadmSettings) {
     this.#settings = settings
-  }
-
-  close(): void {
-    this.#agent.destroy()
   }
 
   /** Runs one command and answers its result. @throws {DoveadmRefused} {PeerUnreachable} */
   async call(
     name: string,
     args: Readonly<Record<string, unknown>>,
-    options: { timeoutMs?: number; signal?: AbortSignal } = {},
+    limits: Limits = {},
   ): Promise<unknown> {
-    const [result] = await this.batch([[name, args]], options)
+    const [result] = await this.batch([[name, args]], limits)
     return result
   }
 
@@ -65,12 +59,8 @@ export class Doveadm {
    * Runs commands one after the other in one request and answers their results in the same order.
    * @throws {DoveadmRefused} for the first that was refused (the later ones were run nevertheless). {PeerUnreachable}
    */
-  async batch(
-    commands: readonly DoveadmCommand[],
-    { timeoutMs = COMMAND_MS, signal }: { timeoutMs?: number; signal?: AbortSignal } = {},
-  ): Promise<unknown[]> {
-    const body = JSON.stringify(commands.map(([name, args], n) => [name, args, String(n)]))
-    const answers = answersOf(await this.#post(body, timeoutMs, signal))
+  async batch(commands: readonly DoveadmCommand[], limits: Limits = {}): Promise<unknown[]> {
+    const answers = await this.#ask(commands, limits)
     return commands.map(([name], n) => {
       const answer = answers.get(String(n))
       if (answer?.kind === 'doveadmResponse') return answer.value
@@ -79,18 +69,24 @@ export class Doveadm {
   }
 
   /**
-   * Makes the replica of an account, or of one folder of it, equal to production (`doveadm backup -R … imapc:`).
+   * Makes the replica of an account, or of some folders of it, equal to production (`doveadm backup -R … imapc:`).
    * Exit code 0: done; 75: production could not be read, or folders that had diverged were dropped from the replica
-   * and will be pulled by the next run (doveadm-sync(1)). @throws {PeerUnreachable} {DoveadmRefused} without exit code
+   * and will be pulled by the next run (doveadm-sync(1)). Of several folders the first code that is not 0 counts.
+   * The worker that does it panics when production refuses the login: that shows as `PeerUnreachable`.
+   * @throws {PeerUnreachable} {DoveadmRefused} without exit code
    */
   async backup(
     user: string,
-    mailbox?: string,
+    mailboxes?: string | readonly string[],
     signal?: AbortSignal,
   ): Promise<{ readonly exitCode: number }> {
     const args = { user, reverseSync: true, destination: ['imapc:'] }
+    const folders = typeof mailboxes === 'string' ? [mailboxes] : mailboxes
+    const commands = (folders ?? [undefined]).map(
+      (mailbox) => ['backup', mailbox === undefined ? args : { ...args, mailbox }] as const,
+    )
     try {
-      await this.call('backup', mailbox === undefined ? args : { ...args, mailbox }, {
+      await this.batch(commands, {
         timeoutMs: BACKUP_MS,
         ...(signal === undefined ? {} : { signal }),
       })
@@ -102,28 +98,44 @@ export class Doveadm {
     }
   }
 
-  async #post(body: string, timeoutMs: number, signal: AbortSignal | undefined): Promise<string> {
-    const { host = '127.0.0.1', port } = this.#settings
-    try {
-      return await this.#postOnce(body, timeoutMs, signal).catch((error: unknown) => {
-        if (error instanceof StaleConnection) return this.#postOnce(body, timeoutMs, signal)
-        throw error
-      })
-    } catch (error: unknown) {
-      signal?.throwIfAborted()
-      throw new PeerUnreachable(`doveadm at ${host}:${port}`, String(error), error)
+  /**
+   * Kills every worker that is busy with a command; answers when they are gone. A worker that waits for a silent
+   * production heeds no SIGTERM, and would write into the replica when production wakes up. A folder whose copy is
+   * cut off is as it was before. @throws {PeerUnreachable}
+   */
+  async endWorkers(): Promise<void> {
+    const workers = await this.call('processStatus', { service: 'doveadm' })
+    const busy = (Array.isArray(workers) ? workers : [])
+      .filter((worker) => worker.available_count === '0')
+      .map((worker) => Number(worker.pid))
+      .filter((pid) => pid > 1)
+    const deadline = performance.now() + WORKERS_END_MS
+    let left = busy.filter((pid) => sent(pid, 'SIGKILL'))
+    while (left.length > 0 && performance.now() < deadline) {
+      await delay(POLL_MS)
+      left = left.filter((pid) => sent(pid, 0))
     }
   }
 
-  #postOnce(body: string, timeoutMs: number, signal: AbortSignal | undefined): Promise<string> {
-    const { host = '127.0.0.1', port, key } = this.#settings
+  async #ask(commands: readonly DoveadmCommand[], limits: Limits): Promise<Answers> {
+    const body = JSON.stringify(commands.map(([name, args], n) => [name, args, String(n)]))
+    try {
+      return answersOf(await this.#post(body, limits))
+    } catch (error: unknown) {
+      limits.signal?.throwIfAborted()
+      throw new PeerUnreachable(`doveadm at ${HOST}:${this.#settings.port}`, String(error), error)
+    }
+  }
+
+  #post(body: string, { timeoutMs = COMMAND_MS, signal }: Limits): Promise<string> {
+    const { port, key } = this.#settings
     return new Promise((resolve, reject) => {
       const outgoing = request({
-        host,
+        host: HOST,
         port,
         path: '/doveadm/v1',
         method: 'POST',
-        agent: this.#agent,
+        agent: false,
         signal: AbortSignal.any([AbortSignal.timeout(timeoutMs), ...(signal ? [signal] : [])]),
         headers: {
           Authorization: `X-Dovecot-API ${Buffer.from(key).toString('base64')}`,
@@ -131,19 +143,11 @@ export class Doveadm {
           'Content-Length': Buffer.byteLength(body),
         },
       })
-      outgoing.on('error', (error) => {
-        const reset = 'code' in error && error.code === 'ECONNRESET'
-        reject(reset && outgoing.reusedSocket ? new StaleConnection() : error)
-      })
+      outgoing.on('error', reject)
       outgoing.on('response', (response) => collect(response).then(resolve, reject))
       outgoing.end(body)
     })
   }
-}
-
-/** Dovecot closed an idle connection just as it was used again: the request was not read and goes out once more. */
-class StaleConnection extends Error {
-  override readonly name = 'StaleConnection'
 }
 
 async function collect(response: IncomingMessage): Promise<string> {
@@ -159,11 +163,11 @@ async function collect(response: IncomingMessage): Promise<string> {
   throw new Error(`HTTP status ${response.statusCode}: ${text.slice(0, 200)}`)
 }
 
-type Answer = { readonly kind: string; readonly value: unknown }
+type Answers = ReadonlyMap<string, { readonly kind: string; readonly value: unknown }>
 
-function answersOf(text: string): ReadonlyMap<string, Answer> {
+function answersOf(text: string): Answers {
   const data: unknown = JSON.parse(text)
-  const answers = new Map<string, Answer>()
+  const answers = new Map<string, { kind: string; value: unknown }>()
   for (const item of Array.isArray(data) ? data : [])
     if (Array.isArray(item)) answers.set(String(item[2]), { kind: String(item[0]), value: item[1] })
   return answers
@@ -175,4 +179,14 @@ function refusal(command: string, value: unknown): DoveadmRefused {
       ? Number(value.exitCode)
       : undefined
   return new DoveadmRefused(command, exitCode, JSON.stringify(value ?? 'no answer'))
+}
+
+/** Whether there was such a process. */
+function sent(pid: number, signal: NodeJS.Signals | 0): boolean {
+  try {
+    return process.kill(pid, signal)
+  } catch (error: unknown) {
+    if (error instanceof Error && 'code' in error && error.code === 'ESRCH') return false
+    throw error
+  }
 }

@@ -42,6 +42,8 @@ export type FolderState = {
   readonly productionModSeq: bigint
   readonly productionMessages: number
   readonly productionUnseen: number
+  /** Compared message by message with production, and not pulled since. Absent: no. */
+  readonly proved?: boolean
 }
 
 /** Flags of every message that production held at the last pull: UID → sorted flags without `\Recent`. */
@@ -72,7 +74,7 @@ const SCHEMA = `
     id INTEGER PRIMARY KEY, user TEXT NOT NULL, path TEXT NOT NULL, uid_validity INTEGER NOT NULL,
     uid_next INTEGER NOT NULL, highest_modseq INTEGER NOT NULL, production_uid_next INTEGER NOT NULL,
     production_modseq INTEGER NOT NULL, production_messages INTEGER NOT NULL,
-    production_unseen INTEGER NOT NULL, UNIQUE (user, path)
+    production_unseen INTEGER NOT NULL, proved INTEGER NOT NULL, UNIQUE (user, path)
   ) STRICT;
   CREATE TABLE messages (
     folder INTEGER NOT NULL REFERENCES folders (id) ON DELETE CASCADE, uid INTEGER NOT NULL,
@@ -248,11 +250,12 @@ export class Ledger {
   #recordState(user: string, state: FolderState): number {
     const row = this.#get(
       `INSERT INTO folders (user, path, uid_validity, uid_next, highest_modseq, production_uid_next,
-         production_modseq, production_messages, production_unseen) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+         production_modseq, production_messages, production_unseen, proved)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (user, path) DO UPDATE SET uid_validity = excluded.uid_validity, uid_next = excluded.uid_next,
          highest_modseq = excluded.highest_modseq, production_uid_next = excluded.production_uid_next,
          production_modseq = excluded.production_modseq, production_messages = excluded.production_messages,
-         production_unseen = excluded.production_unseen
+         production_unseen = excluded.production_unseen, proved = excluded.proved
        RETURNING id`,
       user,
       state.path,
@@ -263,6 +266,7 @@ export class Ledger {
       state.productionModSeq,
       state.productionMessages,
       state.productionUnseen,
+      state.proved === true ? 1 : 0,
     )
     return Number(row?.['id'])
   }
@@ -374,6 +378,7 @@ const stateOf = (row: Row): FolderState => ({
   productionModSeq: BigInt(String(row['production_modseq'])),
   productionMessages: Number(row['production_messages']),
   productionUnseen: Number(row['production_unseen']),
+  proved: Number(row['proved']) === 1,
 })
 
 const flagsOf = (text: string): readonly string[] => (text === '' ? [] : text.split(' '))

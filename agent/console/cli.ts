@@ -1,0 +1,37 @@
+import { readFile, stat } from 'node:fs/promises'
+import { ConfigRejected, readSettings } from '../config.ts'
+import { pathsOf } from '../paths.ts'
+import { checkCertificate } from '../serving/certificate.ts'
+import { passwdEntries } from '../serving/passwd-file.ts'
+import { ask } from './ask.ts'
+import { execute } from './command-line.ts'
+import { controlPath } from './control.ts'
+import { checkSettings, type Report, reportOf } from './settings-check.ts'
+
+const settingsPath = process.env['UNDERSTUDY_SETTINGS'] ?? '/data/understudy/settings.json'
+const paths = pathsOf(process.env['UNDERSTUDY_STATE'] ?? '/data/understudy')
+
+async function check(path: string): Promise<Report> {
+  try {
+    const findings = await checkSettings(await readSettings(path), {
+      readText: (file) => readFile(file, 'utf8'),
+      modeOf: async (file) => (await stat(file)).mode,
+      checkCertificate,
+      usersIn: (text) => passwdEntries(text).keys(),
+      now: new Date(),
+    })
+    return reportOf(findings)
+  } catch (error: unknown) {
+    if (!(error instanceof ConfigRejected)) throw error
+    return { usable: false, lines: error.problems.map((line) => `${path}: ${line}`) }
+  }
+}
+
+const { exitCode, out, errors } = await execute(process.argv.slice(2), {
+  settingsPath,
+  ask: (verb, args) => ask(controlPath(paths), verb, args),
+  check,
+})
+for (const line of out) process.stdout.write(`${line}\n`)
+for (const line of errors) process.stderr.write(`${line}\n`)
+process.exitCode = exitCode

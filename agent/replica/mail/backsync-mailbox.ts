@@ -1,0 +1,447 @@
+import { CommandRefused, type ImapSession, type Line } from './backsync-session.ts'
+import {
+  type Letter,
+  MessageRefused,
+  type Outgoing,
+  PAD_HEADER,
+  type ProductionSide,
+} from './backsync-sides.ts'
+import {
+  flagsIn,
+  identityOf,
+  mailboxName,
+  messageIdIn,
+  quotedMailbox,
+  secondsOf,
+  type Token,
+  tokensOf,
+  uidsOf,
+  valueOf,
+} from './backsync-text.ts'
+import { type FolderView, type Identity, uidSets } from './merge.ts'
+import type { FolderStatus } from './plan.ts'
+
+/** A portion of messages on their way: so much is held in memory, or one message if it is larger. */
+const PORTION_BYTES_MAX = 4 * 1024 * 1024
+const PORTION_MESSAGES_MAX = 256
+/** A larger message is not handled. */
+const MESSAGE_BYTES_MAX = 64 * 1024 * 1024
+/** Commands written ahead of their answers. */
+const PIPELINED_MAX = 500
+const FOLDERS_MAX = 100_000
+
+/** A message's place in the comparison after everything was given back. */
+export type Stamped = { readonly flags: readonly string[]; readonly stamp: string }
+
+/** An account at one server: which folders there are, and one of them selected. */
+export class ImapAccount {
+  readonly session: ImapSession
+  /** Prefixes of what belongs to others. */
+  readonly #foreign: readonly string[]
+  readonly #statusItems: string
+  #selected: string | undefined
+  #permanent: ReadonlySet<string> = new Set()
+
+  constructor(session: ImapSession, foreignPrefixes: readonly string[] = []) {
+    this.session = session
+    this.#foreign = foreignPrefixes.filter((prefix) => prefix !== '')
+    const modSeq = session.capabilities.has('CONDSTORE') || session.capabilities.has('QRESYNC')
+    this.#statusItems = `(MESSAGES UNSEEN UIDNEXT UIDVALIDITY${modSeq ? ' HIGHESTMODSEQ' : ''})`
+  }
+
+  /** The account's own folders that can hold messages. */
+  async folders(): Promise<FolderStatus[]> {
+    const has = this.session.capabilities
+    const items = [
+      ...(has.has('SPECIAL-USE') ? ['SPECIAL-USE'] : []),
+      ...(has.has('LIST-STATUS') ? [`STATUS ${this.#statusItems}`] : []),
+    ]
+    const options = items.length === 0 ? '' : ` RETURN (${items.join(' ')})`
+    const { lines } = await this.session.command(`LIST "" "*"${options}`)
+    const listed = lines.map(tokensOf)
+    const names = listed.flatMap((line) => this.#folderIn(line))
+    if (names.length > FOLDERS_MAX) throw new RangeError(`more than ${FOLDERS_MAX} folders`)
+    const answers = has.has('LIST-STATUS')
+      ? listed
+      : (
+          await Promise.all(
+            names.map(({ path }) =>
+              this.session.command(`STATUS ${quotedMailbox(path)} ${this.#statusItems}`),
+            ),
+          )
+        ).flatMap((answer) => answer.lines.map(tokensOf))
+    const status = new Map(answers.flatMap(statusIn))
+    return names.flatMap(({ path, specialUse }) => {
+      const found = status.get(path)
+      return found === undefined ? [] : [{ path, ...found, ...specialUse }]
+    })
+  }
+
+  /** Where one folder stands. */
+  async status(path: string): Promise<FolderStatus> {
+    const command = `STATUS ${quotedMailbox(path)} ${this.#statusItems}`
+    const { lines } = await this.session.command(command)
+    const [found] = lines.map(tokensOf).flatMap(statusIn)
+    if (found === undefined)
+      throw new CommandRefused(this.session.peer, 'STATUS', 'OK, but without an answer')
+    return { path, ...found[1] }
+  }
+
+  async subscriptions(): Promise<string[]> {
+    const { lines } = await this.session.command('LSUB "" "*"')
+    return lines
+      .map(tokensOf)
+      .filter(([name]) => name === 'LSUB')
+      .map((line) => mailboxName(String(line[3] ?? '')))
+      .sort()
+  }
+
+  /** Makes a folder the selected one; `anew`: as it stands now. */
+  async select(path: string, anew = false): Promise<readonly Line[]> {
+    if (this.#selected === path && !anew) {
+      await this.session.command('NOOP', () => {})
+      return []
+    }
+    this.#selected = undefined
+    const { lines } = await this.session.command(`SELECT ${quotedMailbox(path)}`)
+    this.#selected = path
+    const permanent = lines.map(({ text }) => /\[PERMANENTFLAGS \(([^)]*)\)/i.exec(text)?.[1])
+    const flags = permanent.find((text) => text !== undefined)
+    this.#permanent = new Set(flags?.toLowerCase().split(' '))
+    return lines
+  }
+
+  /** Whether the selected folder keeps this flag. */
+  keeps(flag: string): boolean {
+    const lower = flag.toLowerCase()
+    return this.#permanent.has(lower) || (this.#permanent.has('\\*') && !lower.startsWith('\\'))
+  }
+
+  async create(path: string, specialUse: string | undefined): Promise<void> {
+    const use =
+      specialUse !== undefined && this.session.capabilities.has('CREATE-SPECIAL-USE')
+        ? ` (USE (${specialUse}))`
+        : ''
+    await this.session.command(`CREATE ${quotedMailbox(path)}${use}`).catch((error: unknown) => {
+      // A special use may be taken already (RFC 6154 §3): the folder matters more.
+      if (use === '' || !(error instanceof CommandRefused)) throw error
+      return this.session.command(`CREATE ${quotedMailbox(path)}`)
+    })
+  }
+
+  async rename(from: string, to: string): Promise<void> {
+    this.#selected = undefined
+    await this.session.command(`RENAME ${quotedMailbox(from)} ${quotedMailbox(to)}`)
+  }
+
+  async delete(path: string): Promise<void> {
+    await this.unselect()
+    await this.session.command(`DELETE ${quotedMailbox(path)}`)
+  }
+
+  async subscribe(path: string, on: boolean): Promise<void> {
+    await this.session.command(`${on ? 'SUBSCRIBE' : 'UNSUBSCRIBE'} ${quotedMailbox(path)}`)
+  }
+
+  /** The selected folder is left without expunging anything. */
+  async unselect(): Promise<void> {
+    if (this.#selected === undefined) return
+    this.#selected = undefined
+    if (this.session.capabilities.has('UNSELECT')) await this.session.command('UNSELECT')
+    // Selecting a folder that cannot be selected does the same (RFC 3501 §6.3.1).
+    else await this.session.command('EXAMINE ""').catch(() => {})
+  }
+
+  #folderIn(line: readonly Token[]) {
+    const [name, flags, , wire] = line
+    if (name !== 'LIST' || !Array.isArray(flags) || typeof wire !== 'string') return []
+    const lower = flags.map((flag) => String(flag).toLowerCase())
+    if (lower.includes('\\noselect') || lower.includes('\\nonexistent')) return []
+    const path = mailboxName(wire)
+    if (this.#foreign.some((prefix) => path.startsWith(prefix))) return []
+    const use = flags.find((flag) => SPECIAL_USES.has(String(flag).toLowerCase()))
+    return [{ path, specialUse: use === undefined ? {} : { specialUse: String(use) } }]
+  }
+}
+
+const SPECIAL_USES = new Set(['\\archive', '\\drafts', '\\junk', '\\sent', '\\trash', '\\flagged'])
+
+function statusIn(line: readonly Token[]): [string, Omit<FolderStatus, 'path'>][] {
+  const [name, wire, list] = line
+  if (name !== 'STATUS' || typeof wire !== 'string' || !Array.isArray(list)) return []
+  const number = (item: string) => Number(valueOf(list, item) ?? 0)
+  return [
+    [
+      mailboxName(wire),
+      {
+        uidValidity: number('UIDVALIDITY'),
+        uidNext: number('UIDNEXT'),
+        messages: number('MESSAGES'),
+        unseen: number('UNSEEN'),
+        highestModSeq: BigInt(String(valueOf(list, 'HIGHESTMODSEQ') ?? 0)),
+      },
+    ],
+  ]
+}
+
+/** One folder over IMAP, in either role. Needs UIDPLUS (RFC 4315) for what is written. */
+export class ImapFolder implements ProductionSide {
+  readonly #account: ImapAccount
+  readonly #session: ImapSession
+  readonly #path: string
+
+  constructor(account: ImapAccount, path: string) {
+    this.#account = account
+    this.#session = account.session
+    this.#path = path
+  }
+
+  async read(): Promise<FolderView> {
+    const lines = await this.#account.select(this.#path, true)
+    const said = (pattern: RegExp) =>
+      lines.map(({ text }) => pattern.exec(text)?.[1]).find((value) => value !== undefined)
+    const messages = new Map<number, readonly string[]>()
+    if (said(/^\* (\d+) EXISTS/) !== '0')
+      await this.#session.command('UID FETCH 1:* (FLAGS)', (line) => {
+        const found = flagsIn(line)
+        if (found !== undefined) messages.set(...found)
+      })
+    let last = 0
+    for (const uid of messages.keys()) last = Math.max(last, uid)
+    return {
+      uidNext: Math.max(Number(said(/\[UIDNEXT (\d+)/) ?? 0), last + 1),
+      highestModSeq: BigInt(said(/\[HIGHESTMODSEQ (\d+)/) ?? 0),
+      messages,
+    }
+  }
+
+  async highestModSeq(): Promise<bigint> {
+    return (await this.#account.status(this.#path)).highestModSeq
+  }
+
+  async identities(uids: readonly number[]): Promise<ReadonlyMap<number, Identity>> {
+    const found = new Map<number, Identity>()
+    await this.#fetch(uids, '(INTERNALDATE BODY.PEEK[])', (line) => {
+      const letter = letterIn(line)
+      if (letter !== undefined) found.set(letter.uid, identityOf(letter.internalDate, letter.body))
+    })
+    return found
+  }
+
+  async messageIds(uids: readonly number[]): Promise<ReadonlyMap<number, string>> {
+    const found = new Map<number, string>()
+    await this.#fetch(uids, '(BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])', (line) => {
+      const uid = uidIn(line)
+      if (uid !== undefined) found.set(uid, messageIdIn(bodyIn(line).toString('latin1')))
+    })
+    return found
+  }
+
+  async stamps(uids: readonly number[]): Promise<ReadonlyMap<number, string>> {
+    const found = new Map<number, string>()
+    await this.#fetch(uids, '(INTERNALDATE RFC822.SIZE)', (line) => {
+      const uid = uidIn(line)
+      if (uid !== undefined) found.set(uid, stampIn(line))
+    })
+    return found
+  }
+
+  /** Every message with what tells it apart, for a comparison. */
+  async everything(): Promise<ReadonlyMap<number, Stamped>> {
+    const found = new Map<number, Stamped>()
+    await this.#account.select(this.#path, true)
+    await this.#session.command('UID FETCH 1:* (FLAGS INTERNALDATE RFC822.SIZE)', (line) => {
+      const [uid, flags] = flagsIn(line) ?? [0, []]
+      if (uid > 0) found.set(uid, { flags, stamp: stampIn(line) })
+    })
+    return found
+  }
+
+  /** The next portion is on its way while the one before is in use. @throws {MessageRefused} */
+  async *letters(uids: readonly number[]): AsyncGenerator<ReadonlyMap<number, Letter>> {
+    const portions = await this.#portions(uids)
+    const fetch = (portion: Portion | undefined) => {
+      const letters = portion === undefined ? Promise.resolve(undefined) : this.#portion(portion)
+      // Whoever stops early must not hear of the failure of what was asked for ahead.
+      letters.catch(() => {})
+      return letters
+    }
+    let next = fetch(portions[0])
+    for (const n of portions.keys()) {
+      const letters = await next
+      next = fetch(portions[n + 1])
+      if (letters !== undefined) yield letters
+    }
+  }
+
+  async append(letters: readonly Outgoing[]): Promise<readonly number[]> {
+    await this.#account.select(this.#path)
+    if (this.#session.capabilities.has('MULTIAPPEND')) return await this.#append(letters)
+    const uids: number[] = []
+    for (const letter of letters) {
+      try {
+        uids.push(...(await this.#append([letter])))
+      } catch (error: unknown) {
+        await this.expunge(uids)
+        throw error
+      }
+    }
+    return uids
+  }
+
+  async copy(uids: readonly number[]): Promise<readonly number[]> {
+    await this.#account.select(this.#path)
+    const given: number[] = []
+    for (const set of uidSets(uids)) {
+      const { code } = await this.#session.command(`UID COPY ${set} ${quotedMailbox(this.#path)}`)
+      given.push(...uidsOf(/^COPYUID \d+ \S+ (\S+)/i.exec(code)?.[1] ?? ''))
+    }
+    return given.sort((a, b) => a - b)
+  }
+
+  async expunge(uids: readonly number[]): Promise<void> {
+    if (uids.length === 0) return
+    await this.#account.select(this.#path)
+    const ignore = () => {}
+    await Promise.all(
+      uidSets(uids).flatMap((set) => [
+        this.#session.command(`UID STORE ${set} +FLAGS.SILENT (\\Deleted)`, ignore),
+        this.#session.command(`UID EXPUNGE ${set}`, ignore),
+      ]),
+    )
+  }
+
+  async store(uids: readonly number[], sign: '+' | '-', flag: string): Promise<void> {
+    await this.#account.select(this.#path)
+    if (!this.#account.keeps(flag)) return
+    await Promise.all(
+      uidSets(uids).map((set) =>
+        this.#session.command(`UID STORE ${set} ${sign}FLAGS.SILENT (${flag})`, () => {}),
+      ),
+    )
+  }
+
+  async padding(candidates: readonly number[]): Promise<readonly number[]> {
+    const found: number[] = []
+    const field = PAD_HEADER.toUpperCase()
+    await this.#fetch(candidates, `(BODY.PEEK[HEADER.FIELDS (${field})])`, (line) => {
+      const uid = uidIn(line)
+      if (uid !== undefined && bodyIn(line).toString('latin1').toUpperCase().includes(field))
+        found.push(uid)
+    })
+    return found
+  }
+
+  /** Some servers count a change per message, some one per command: the first one tells. */
+  async raiseModSeq(modSeq: bigint, pads: readonly number[]): Promise<void> {
+    await this.#account.select(this.#path)
+    const all = uidSets(pads)[0] ?? ''
+    const one = String(pads[0] ?? 0)
+    let isFlagged = false
+    const toggle = (set: string) => {
+      isFlagged = !isFlagged
+      const sign = isFlagged ? '+' : '-'
+      return this.#session.command(`UID STORE ${set} ${sign}FLAGS.SILENT (\\Flagged)`, () => {})
+    }
+    let before = await this.highestModSeq()
+    await toggle(all)
+    for (let now = await this.highestModSeq(); now < modSeq; ) {
+      const each = now - before
+      if (each <= 0n) return
+      const count = Number((modSeq - now + each - 1n) / each)
+      const set = each > 1n ? all : one
+      const times = Math.min(count, PIPELINED_MAX)
+      // A single pad does not have the state of all; after an even number of changes both agree again.
+      await Promise.all(
+        Array.from({ length: set === all ? times : times + (times % 2) }, () => toggle(set)),
+      )
+      before = now
+      now = await this.highestModSeq()
+      before = now - (set === all && each > 1n ? each : 1n)
+    }
+  }
+
+  async #append(letters: readonly Outgoing[]): Promise<readonly number[]> {
+    const parts: (string | Buffer)[] = [`APPEND ${quotedMailbox(this.#path)}`]
+    for (const { flags, internalDate, body } of letters) {
+      const kept = flags.filter((flag) => this.#account.keeps(flag))
+      parts.push(` (${kept.join(' ')}) "${internalDate}" `, body)
+    }
+    try {
+      const { code } = await this.#session.command(parts)
+      const uids = uidsOf(/^APPENDUID \d+ (\S+)/i.exec(code)?.[1] ?? '')
+      if (uids.length === letters.length) return uids
+      throw new CommandRefused(this.#session.peer, 'APPEND', `OK [${code}], but without the UIDs`)
+    } catch (error: unknown) {
+      if (!(error instanceof CommandRefused) || error.answer.startsWith('OK')) throw error
+      throw new MessageRefused(error.answer, undefined, error)
+    }
+  }
+
+  async #fetch(uids: readonly number[], items: string, each: (line: Line) => void): Promise<void> {
+    if (uids.length === 0) return
+    await this.#account.select(this.#path)
+    for (const set of uidSets(uids)) await this.#session.command(`UID FETCH ${set} ${items}`, each)
+  }
+
+  async #portions(uids: readonly number[]): Promise<Portion[]> {
+    const sizes = new Map<number, number>()
+    await this.#fetch(uids, '(RFC822.SIZE)', (line) => {
+      const uid = uidIn(line)
+      if (uid !== undefined) sizes.set(uid, Number(/RFC822\.SIZE (\d+)/.exec(line.text)?.[1] ?? 0))
+    })
+    const portions: { uids: number[]; bytes: number }[] = []
+    for (const uid of uids) {
+      const bytes = sizes.get(uid)
+      if (bytes === undefined) continue
+      const last = portions.at(-1)
+      const isFull =
+        last === undefined ||
+        last.bytes + bytes > PORTION_BYTES_MAX ||
+        last.uids.length >= PORTION_MESSAGES_MAX
+      if (isFull) portions.push({ uids: [uid], bytes })
+      else {
+        last.uids.push(uid)
+        last.bytes += bytes
+      }
+    }
+    return portions
+  }
+
+  async #portion({ uids, bytes }: Portion): Promise<ReadonlyMap<number, Letter>> {
+    if (bytes > MESSAGE_BYTES_MAX)
+      throw new MessageRefused(`${bytes} bytes are more than ${MESSAGE_BYTES_MAX}`, uids[0])
+    const found = new Map<number, Letter>()
+    await this.#fetch(uids, '(INTERNALDATE BODY.PEEK[])', (line) => {
+      const letter = letterIn(line)
+      if (letter !== undefined) found.set(letter.uid, letter)
+    })
+    return new Map([...found].sort(([a], [b]) => a - b))
+  }
+}
+
+type Portion = { readonly uids: readonly number[]; readonly bytes: number }
+
+const uidIn = ({ text }: Line): number | undefined => {
+  const uid = /^\* \d+ FETCH .*?[( ]UID (\d+)/.exec(text)?.[1]
+  return uid === undefined ? undefined : Number(uid)
+}
+
+const dateIn = ({ text }: Line): string => /INTERNALDATE "([^"]*)"/.exec(text)?.[1] ?? ''
+
+const stampIn = (line: Line): string =>
+  `${secondsOf(dateIn(line))} ${/RFC822\.SIZE (\d+)/.exec(line.text)?.[1]}`
+
+/** A body comes as a literal, or as a string if it is short. */
+const bodyIn = ({ text, literals }: Line): Buffer => {
+  const [literal] = literals
+  if (literal !== undefined) return literal
+  const string = /BODY\[[^\]]*\] "((?:[^"\\]|\\.)*)"/.exec(text)?.[1] ?? ''
+  return Buffer.from(string.replace(/\\(.)/g, '$1'), 'latin1')
+}
+
+const letterIn = (line: Line): (Letter & { readonly uid: number }) | undefined => {
+  const uid = uidIn(line)
+  if (uid === undefined || !line.text.includes('BODY[]')) return undefined
+  return { uid, internalDate: dateIn(line), body: bodyIn(line) }
+}

@@ -1,0 +1,191 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Bed } from '../bed/bed.ts'
+import { inBed } from '../bed/record.ts'
+import { compare, type Digest, readDigest } from '../digest.ts'
+import { check, type Verdict } from '../users/checker.ts'
+import { nowMs } from '../users/records.ts'
+import { Simulation } from '../users/simulation.ts'
+import { Happenings, NeverCame, type StateEntry } from './happenings.ts'
+import type { Chapter, Mark, Tale } from './tale.ts'
+
+/** Tells one line of what happens, at its time. */
+export type Narrate = (atMs: number, text: string) => void
+
+const ASK_EVERY_MS = 20
+const CALM_MS = 5_000
+const EQUAL_WITHIN_MS = 20_000
+const INITIALIZATION_MS = 60_000
+const FAILOVER_MS = 30_000
+const GIVE_BACK_MS = 90_000
+
+const MEANINGS: Readonly<Record<string, string>> = {
+  initialization: 'the appliance copies every mailbox; users notice nothing',
+  'transparent-wait': 'the replica is complete; the appliance is a piece of wire and watches',
+  failover: 'the appliance answers in production’s place: same address, certificate and passwords',
+  'prepare-to-failback': 'production is back; what happened meanwhile is written back to it',
+  failback: 'both sides are equal: new connections go to production, live ones finish here',
+}
+
+const DEEDS = {
+  kill: 'all of production’s mail servers die at once (kill -9)',
+  'link-down': 'production’s network cable is pulled',
+} as const
+
+/** One whole life: replicate, fail, stand in, give back; twice, by two kinds of failure. */
+export class Story {
+  readonly #bed: Bed
+  readonly #narrate: Narrate
+  readonly #signal: AbortSignal
+  readonly #startedMs: number
+  readonly #happenings: Happenings
+  readonly #marks: Mark[] = []
+  readonly #chapters: Chapter[] = []
+  /** What each comparison of production and replica found. */
+  readonly equal: boolean[] = []
+  #users: Simulation | undefined
+  #before: Digest = {}
+
+  constructor(bed: Bed, startedMs: number, narrate: Narrate, signal: AbortSignal) {
+    this.#bed = bed
+    this.#startedMs = startedMs
+    this.#narrate = narrate
+    this.#signal = signal
+    const log = inBed(bed.record, 'appliance', 'agent.log')
+    this.#happenings = new Happenings(log, (entry) => this.#tellState(entry))
+  }
+
+  /** Everything that happened until now. */
+  get tale(): Tale {
+    return {
+      startedMs: this.#startedMs,
+      endedMs: nowMs(),
+      states: this.#happenings.states,
+      marks: this.#marks,
+      chapters: this.#chapters,
+      users: this.#bed.record.accounts.map(({ user }) => user),
+      records: this.#users?.records ?? [],
+    }
+  }
+
+  /** @throws {NeverCame} */
+  async tell(useMs: Readonly<Record<Chapter['fault'], number>>): Promise<void> {
+    this.#before = await readDigest(this.#bed, 'production')
+    this.#users = await Simulation.start(this.#bed, {
+      asker: { everyMs: ASK_EVERY_MS, login: false },
+    })
+    const { length } = this.#bed.record.accounts
+    this.#say(`${length} people begin to work: they read, file, delete, send; nobody will tell them`)
+    await this.#happenings.until('transparent-wait', {
+      sinceMs: this.#startedMs,
+      withinMs: INITIALIZATION_MS,
+      signal: this.#signal,
+      meanwhile: () => this.#sayProgress(),
+    })
+    await this.#calm(CALM_MS)
+    await this.#compare()
+    await this.#chapter('kill', useMs.kill)
+    await this.#chapter('link-down', useMs['link-down'])
+  }
+
+  /** Ends the users' work and compares what they were promised with what production holds. */
+  async settle(): Promise<Verdict> {
+    await this.#users?.stop()
+    await this.#queueEmpties()
+    const after = await readDigest(this.#bed, 'production')
+    return check(this.#users?.records ?? [], this.#before, after)
+  }
+
+  /** Ends what may still run, at once. */
+  abandon(): void {
+    this.#users?.kill()
+  }
+
+  async #chapter(fault: Chapter['fault'], useMs: number): Promise<void> {
+    const faultMs = this.#mark('fault', fault)
+    this.#narrate(faultMs, DEEDS[fault])
+    await this.#bed.fault(fault)
+    const failover = await this.#reach('failover', faultMs, FAILOVER_MS)
+    this.#say(`people go on working for ${useMs / 1_000} s, on the appliance`)
+    await this.#calm(useMs)
+
+    const healMs = this.#mark('heal', 'production is repaired')
+    this.#say('production is repaired')
+    await this.#bed.heal()
+    await this.#reach('prepare-to-failback', healMs, GIVE_BACK_MS)
+    await this.#reach('failback', healMs, GIVE_BACK_MS)
+    const back = await this.#reach('transparent-wait', healMs, GIVE_BACK_MS)
+    const { atMs: failoverMs } = failover
+    this.#chapters.push({ fault, faultMs, failoverMs, healMs, backMs: back.atMs })
+    await this.#calm(CALM_MS)
+    await this.#compare()
+  }
+
+  #reach(name: string, sinceMs: number, withinMs: number): Promise<StateEntry> {
+    return this.#happenings.until(name, { sinceMs, withinMs, signal: this.#signal })
+  }
+
+  #mark(kind: Mark['kind'], label: string): number {
+    const atMs = nowMs()
+    this.#marks.push({ kind, label, atMs })
+    return atMs
+  }
+
+  async #calm(ms: number): Promise<void> {
+    await delay(ms, undefined, { signal: this.#signal })
+  }
+
+  /** While everybody rests, both sides must come to hold the same, and soon. */
+  async #compare(): Promise<void> {
+    await this.#users?.pause()
+    await this.#queueEmpties()
+    const deadline = performance.now() + EQUAL_WITHIN_MS
+    for (;;) {
+      this.#signal.throwIfAborted()
+      const sides = [readDigest(this.#bed, 'production'), readDigest(this.#bed, 'replica')] as const
+      const comparison = compare(...(await Promise.all(sides)))
+      if (comparison.identical || performance.now() > deadline) {
+        this.equal.push(comparison.identical)
+        this.#say(
+          comparison.identical
+            ? 'compared: production and replica hold the same, to the last UID, flag and byte'
+            : `compared: the sides differ: ${firstDifference(comparison.accounts)}`,
+        )
+        break
+      }
+    }
+    this.#users?.resume()
+  }
+
+  async #queueEmpties(): Promise<void> {
+    const deadline = performance.now() + EQUAL_WITHIN_MS
+    while (!(await this.#bed.queueIsEmpty())) {
+      if (performance.now() > deadline) throw new NeverCame('production’s queue does not empty')
+      await delay(200, undefined, { signal: this.#signal })
+    }
+  }
+
+  async #sayProgress(): Promise<void> {
+    const status = JSON.parse(await this.#bed.ask('status', '--json')) as {
+      state: string
+      accounts: { total: number; complete: number; failing: unknown[] }
+    }
+    const { total, complete, failing } = status.accounts
+    const trouble = failing.length === 0 ? '' : `, ${failing.length} failing`
+    this.#say(`… ${status.state}: ${complete} of ${total} mailboxes are complete${trouble}`)
+  }
+
+  #tellState({ name, atMs, because }: StateEntry): void {
+    this.#narrate(atMs, `${name}: ${MEANINGS[name] ?? ''} (${because})`)
+  }
+
+  #say(text: string): void {
+    this.#narrate(nowMs(), text)
+  }
+}
+
+function firstDifference(accounts: ReturnType<typeof compare>['accounts']): string {
+  for (const [user, folders] of Object.entries(accounts))
+    for (const [folder, { differences }] of Object.entries(folders))
+      if (differences.length > 0) return `${user}, ${folder}, ${differences[0]}`
+  return 'in what is subscribed'
+}
