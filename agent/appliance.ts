@@ -1,22 +1,31 @@
 import { mkdir, readFile, rename } from 'node:fs/promises'
 import { createConnection, type Socket } from 'node:net'
+import { join } from 'node:path'
 import { pipeline } from 'node:stream'
 import type { Clock } from '../firmware/clock.ts'
 import type { Run } from '../firmware/command.ts'
 import type { Log } from '../firmware/log.ts'
 import { type Activity, Agent } from './agent.ts'
 import { type Service, type Settings, serviceName } from './config.ts'
-import { type State, standsIn } from './continuity/machine.ts'
 import type { Problem, Status } from './console/status.ts'
 import type { Orders } from './console/verbs.ts'
+import { type State, standsIn } from './continuity/machine.ts'
+import { Facts } from './facts.ts'
 import { drain, prepareToFailBack, type WayBack } from './give-back.ts'
 import { Health, type ServiceVerdict } from './health/health.ts'
 import { Journal } from './journal.ts'
 import { Uplink } from './noc/uplink.ts'
 import type { Paths } from './paths.ts'
 import { BackSync } from './replica/mail/backsync.ts'
+import { discoverNaming } from './replica/mail/discover.ts'
 import { Doveadm } from './replica/mail/doveadm.ts'
-import { openProduction, openReplica, PeerUnreachable } from './replica/mail/imap.ts'
+import {
+  CertificateUnexpected,
+  CredentialRefused,
+  openProduction,
+  openReplica,
+  PeerUnreachable,
+} from './replica/mail/imap.ts'
 import { Ledger, LedgerDamaged } from './replica/mail/ledger.ts'
 import { Replicator } from './replica/mail/replicator.ts'
 import { Triggers } from './replica/mail/triggers.ts'
@@ -25,8 +34,14 @@ import { accountOf } from './serving/accounts.ts'
 import { type Admission, PasswordOracle } from './serving/auth.ts'
 import { deliveredQuery } from './serving/delivery.ts'
 import { resolve } from './serving/directory.ts'
-import { DOOR_PORT_OFFSET } from './serving/dovecot-conf.ts'
-import { DOVEADM_PORT, Dovecot, doveadmKey, replicatorConf, serviceConf } from './serving/dovecot.ts'
+import {
+  DOVEADM_PORT,
+  Dovecot,
+  doveadmKey,
+  replicatorConf,
+  serviceConf,
+} from './serving/dovecot.ts'
+import { DOOR_PORT_OFFSET, type DovecotConf } from './serving/dovecot-conf.ts'
 import { passwdEntries } from './serving/passwd-file.ts'
 import { MailFront } from './serving/smtp.ts'
 import { capture } from './wire/capture.ts'
@@ -62,8 +77,8 @@ export class Appliance {
   readonly #users: ReadonlyMap<string, { readonly hash: string }>
   readonly #wire: Wire
   readonly #door: Door
-  readonly #replicatorDovecot: Dovecot
-  readonly #serviceDovecot: Dovecot
+  readonly #made: Made
+  #dovecots: Dovecots | undefined
   readonly #oracle: PasswordOracle
   readonly #mail: MailFront
   readonly #ledger: Ledger
@@ -74,6 +89,8 @@ export class Appliance {
   readonly #agent: Agent
   readonly #log: Log
   #gathered: Gathered = nothingGathered
+  /** Why production could not be asked how it names its folders. */
+  #asking: Problem | undefined
   /** Resolves when the replica is ours to write to: no pull is running any more. */
   #standing = turnstile()
   #frozen = turnstile()
@@ -81,6 +98,7 @@ export class Appliance {
   private constructor(around: Surroundings, made: Made) {
     const { settings, paths, clock, run } = around
     this.#around = around
+    this.#made = made
     this.#users = made.users
     this.#ledger = made.ledger
     this.#uplink = settings.noc && new Uplink({ noc: settings.noc, log: around.log })
@@ -97,26 +115,12 @@ export class Appliance {
       log,
       connectService: (service, client) => this.#connectService(service, client),
     })
-    this.#replicatorDovecot = new Dovecot({
-      name: 'replicator',
-      conf: replicatorConf({ settings, paths, key: made.key, adminPassword: made.adminPassword }),
-      paths,
-      log,
-    })
-    const oracle = `${paths.run}/oracle`
-    this.#serviceDovecot = new Dovecot({
-      name: 'service',
-      conf: serviceConf({ settings, paths, oracle }),
-      namespace: namespaces.svc,
-      paths,
-      log,
-    })
     const admit = (user: string) => this.#admit(user)
     this.#oracle = new PasswordOracle({
       entries: made.users,
       domains: settings.production.domains,
       admit,
-      socket: oracle,
+      socket: oracleSocket(paths),
       log,
     })
     const doveadm = new Doveadm({ port: DOVEADM_PORT, key: made.key })
@@ -142,8 +146,8 @@ export class Appliance {
       ledger,
       doveadm,
       log,
-      openProduction: (user) => openProduction(settings, user),
-      openReplica: (user) => openReplica({ key: made.key }, user),
+      openProduction: (user, options) => openProduction(settings, user, options),
+      openReplica: (user, options) => openReplica({ key: made.key }, user, options),
     })
     this.#health = new Health({
       settings,
@@ -177,15 +181,10 @@ export class Appliance {
     const any = AbortSignal.any([signal, stop.signal])
     try {
       // Fencing: what the journal says is armed before production's network joins the bridge.
-      await this.#wire.prepare(undefined, this.#agent.posture)
-      await this.#oracle.listen()
-      await Promise.all([this.#replicatorDovecot.start(), this.#serviceDovecot.start()])
-      await this.#mail.listen()
+      await this.#wire.prepare(this.#made.facts.learned.mac, this.#agent.posture)
       const parts = [
         this.#agent.run(any),
-        this.#replicatorDovecot.run(any),
-        this.#serviceDovecot.run(any),
-        this.#replicator.run(any),
+        this.#serve(any),
         this.#health.run(any),
         this.#door.run(any),
         this.#watchWire(any),
@@ -197,8 +196,63 @@ export class Appliance {
     } finally {
       stop.abort()
       await Promise.all([this.#mail.close(), this.#oracle.close(), this.#wire.close()])
+      await this.#backSync.close()
       this.#ledger.close()
     }
+  }
+
+  /** Everything that answers users and copies mail: as soon as it is known how production names its folders. */
+  async #serve(signal: AbortSignal): Promise<void> {
+    const { settings, paths, clock } = this.#around
+    const { facts, key, adminPassword } = this.#made
+    while (facts.learned.naming === undefined) {
+      if (signal.aborted) return
+      if (!(await this.#learnNaming())) await clock.sleep(POLL_MS, signal).catch(() => undefined)
+    }
+    const { naming } = facts.learned
+    const made = (name: 'replicator' | 'service', conf: DovecotConf, namespace?: string) =>
+      new Dovecot({ name, conf, paths, log: this.#log, ...(namespace && { namespace }) })
+    const dovecots = {
+      replicator: made(
+        'replicator',
+        replicatorConf({ settings, paths, key, adminPassword, names: naming }),
+      ),
+      service: made(
+        'service',
+        serviceConf({ settings, paths, oracle: oracleSocket(paths), names: naming }),
+        this.#wire.namespaces.svc,
+      ),
+    }
+    await this.#oracle.listen()
+    await Promise.all([dovecots.replicator.start(), dovecots.service.start()])
+    await this.#mail.listen()
+    this.#dovecots = dovecots
+    await Promise.all([
+      dovecots.replicator.run(signal),
+      dovecots.service.run(signal),
+      this.#replicator.run(signal),
+    ])
+  }
+
+  /** Asks production; a peer that cannot be asked is asked again, and the status says why. */
+  async #learnNaming(): Promise<boolean> {
+    const { settings } = this.#around
+    for (const user of this.#users.keys())
+      try {
+        const client = await openProduction(settings, user)
+        const naming = await discoverNaming(client).finally(() => client.close())
+        this.#asking = undefined
+        this.#log('info', 'production.named-folders', naming)
+        await this.#made.facts.learn({ naming })
+        return true
+      } catch (error: unknown) {
+        if (!isRefusal(error)) throw error
+        const what = error.message
+        if (what !== this.#asking?.what) this.#log('warn', 'production.not-asked', { what })
+        this.#asking = { what, where: 'production.admin', todo: 'It is tried again by itself' }
+        if (error instanceof PeerUnreachable) return false
+      }
+    return false
   }
 
   /** What people may ask for, whatever the face. `reload` belongs to whoever made this appliance. */
@@ -211,12 +265,11 @@ export class Appliance {
         standsIn(this.#agent.state)
           ? { accepted: false, because: 'settings are not changed while the appliance stands in' }
           : reload(),
-      resync: async (user) => {
+      resync: (user) => {
         if (user !== undefined && !this.#users.has(user))
-          return { accepted: false, because: `${user} is no protected account` }
-        const all = new Set(this.#users.keys())
-        this.#replicator.reprove(all)
-        return { accepted: true }
+          return Promise.resolve({ accepted: false, because: `${user} is no protected account` })
+        this.#replicator.reprove(new Set(this.#users.keys()))
+        return Promise.resolve({ accepted: true })
       },
     }
   }
@@ -233,7 +286,10 @@ export class Appliance {
       queued: () => this.#mail.queued,
       gathered: () => this.#gathered,
       settings: { path: settingsFile, accepted },
-      problems: () => [...problems, ...(uplinkProblem === undefined ? [] : [uplinkProblem])],
+      problems: () => [
+        ...problems,
+        ...[uplinkProblem, this.#asking].filter((problem) => problem !== undefined),
+      ],
       date: clock.date,
     })
   }
@@ -259,9 +315,12 @@ export class Appliance {
   async #findProduction(signal: AbortSignal): Promise<void> {
     const answering = () =>
       this.#health.status().services.some(({ verdict }) => verdict === 'healthy')
-    while (!(answering() && this.#wire.mac !== undefined))
+    while (!(answering() && this.#wire.mac !== undefined && this.#dovecots !== undefined))
       await this.#around.clock.sleep(POLL_MS, signal)
-    this.#agent.observe({ name: 'production-found' }, 'the settings are complete; production answers')
+    this.#agent.observe(
+      { name: 'production-found' },
+      'the settings are complete; production answers',
+    )
   }
 
   async #copy(signal: AbortSignal): Promise<void> {
@@ -280,6 +339,8 @@ export class Appliance {
 
   async #keepInStep(signal: AbortSignal): Promise<void> {
     this.#standing = turnstile()
+    await this.#mail.pause()
+    this.#replicator.reprove(new Set(this.#users.keys()))
     this.#replicator.resume()
     this.#health.repeat()
     // What could not be handed over at the failback is offered again.
@@ -323,12 +384,9 @@ export class Appliance {
       liveFlows: () => this.#wire.liveFlows(),
       endSessions: async () => {
         // Its `run` starts it again, warm for the next time.
-        await this.#serviceDovecot.stop()
+        await this.#dovecots?.service.stop()
       },
-      release: async (user) => {
-        this.#ledger.record(user, { gap: 'none' })
-        this.#replicator.reprove(new Set(this.#users.keys()))
-      },
+      release: (user) => this.#backSync.pull(user),
       passing: (error) => error instanceof PeerUnreachable,
       observe: (event, because) => this.#agent.observe(event, because),
     }
@@ -406,7 +464,7 @@ export class Appliance {
         signal,
       ),
       capture(
-        { settings, log: this.#log, wire: this.#wire },
+        { settings, log: this.#log },
         (segment) => {
           this.#health.segment(segment)
           triggers.segment(segment)
@@ -423,6 +481,7 @@ export class Appliance {
       if (mac !== undefined && mac !== this.#wire.mac) {
         this.#log('info', 'production.moved', { from: this.#wire.mac, to: mac })
         await this.#wire.followMac(mac)
+        await this.#made.facts.learn({ mac })
       }
       const pause = this.#wire.mac === undefined ? POLL_MS : FOLLOW_MS
       await this.#around.clock.sleep(pause, signal).catch(() => undefined)
@@ -437,7 +496,9 @@ export class Appliance {
       const standing = standsIn(this.#agent.state)
       const made = this.#ledger.accounts().filter(({ gap }) => gap === 'made')
       let unbound = 0
-      if (standing) for (const { user } of made) unbound += await this.#backSync.unbound(user)
+      if (standing)
+        for (const { user } of made)
+          unbound += await this.#backSync.unbound(user).catch(whenUnreachable(0))
       const liveFlows = standing ? await this.#wire.liveFlows() : 0
       this.#gathered = { liveFlows, unbound, wire }
       this.#uplink?.state(this.status())
@@ -454,7 +515,26 @@ type Made = {
   readonly tls: { readonly certificate: string; readonly key: string }
   readonly ledger: Ledger
   readonly journal: Journal
+  readonly facts: Facts
 }
+
+type Dovecots = { readonly replicator: Dovecot; readonly service: Dovecot }
+
+const oracleSocket = ({ run }: Paths): string => join(run, 'oracle')
+
+/** A peer that does not answer, or not as asked: said in the status, and tried again. */
+const isRefusal = (error: unknown): error is Error =>
+  error instanceof PeerUnreachable ||
+  error instanceof CredentialRefused ||
+  error instanceof CertificateUnexpected
+
+/** Another value when a peer is away for now. */
+const whenUnreachable =
+  <T>(instead: T) =>
+  (error: unknown): T => {
+    if (error instanceof PeerUnreachable) return instead
+    throw error
+  }
 
 async function prepared({ settings, paths, log }: Surroundings): Promise<Made> {
   await mkdir(paths.run, { recursive: true, mode: 0o711 })
@@ -465,14 +545,14 @@ async function prepared({ settings, paths, log }: Surroundings): Promise<Made> {
     users: passwdEntries(await readFile(accounts.passwdFile, 'utf8')),
     key: await doveadmKey(paths),
     adminPassword: (await readFile(production.admin.passwordFile, 'utf8')).trim(),
-    relayPassword:
-      relayFile === undefined ? undefined : (await readFile(relayFile, 'utf8')).trim(),
+    relayPassword: relayFile === undefined ? undefined : (await readFile(relayFile, 'utf8')).trim(),
     tls: {
       certificate: await readFile(production.tls.certificateFile, 'utf8'),
       key: await readFile(production.tls.keyFile, 'utf8'),
     },
     ledger: await openLedger(paths.ledger, log),
     journal: await Journal.open(paths.journal),
+    facts: await Facts.open(paths.state),
   }
 }
 

@@ -161,7 +161,10 @@ const schema = v.strictObject({
   ),
   noc: v.optional(
     v.strictObject({
-      url: v.pipe(v.string(), v.regex(/^mqtts?:\/\//, 'must be an mqtt:// or mqtts:// address')),
+      url: v.pipe(
+        v.string(),
+        v.regex(/^mqtts?:\/\/[^/\s]+/, 'must be an mqtt:// or mqtts:// address'),
+      ),
       id: v.pipe(v.string(), v.regex(/^[a-z0-9-]+$/i)),
       caFile: v.optional(path),
       certificateFile: v.optional(path),

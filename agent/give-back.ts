@@ -87,15 +87,22 @@ async function converged(
   let users = way.accounts()
   for (let round = 1; !signal.aborted; round += 1) {
     const startedMs = way.clock.now()
-    const outcome = await attempt(way, signal, () => pushed(way, users))
+    // The first round carries the bulk; from the second on UIDs are aligned for the hand-over too.
+    const final = round > 1
+    const outcome = await attempt(way, signal, () => pushed(way, users, final))
     if (outcome === 'refused') return undefined
     const tookMs = Math.round(way.clock.now() - startedMs)
     if (outcome === 'again') {
+      round -= 1
       await way.clock.sleep(AGAIN_MS, signal)
       continue
     }
     const { items, unequal } = outcome
     way.log('info', 'back-sync.round-ended', { round, accounts: users.length, items, tookMs })
+    if (!final) {
+      users = way.accounts()
+      continue
+    }
     if (tookMs <= ROUND_MS_MAX) return unequal
     const moved = await attempt(way, signal, () => way.backSync.dirty(way.accounts()))
     if (typeof moved !== 'string') users = [...new Set([...moved, ...unequal])]
@@ -140,11 +147,11 @@ async function agreed(way: WayBack, signal: AbortSignal): Promise<boolean> {
 type Round = { readonly items: number; readonly unequal: readonly string[] }
 
 /** Pushes accounts and compares each of them; users who go on working make an account unequal again. */
-async function pushed(way: WayBack, users: readonly string[]): Promise<Round> {
+async function pushed(way: WayBack, users: readonly string[], final = true): Promise<Round> {
   let items = 0
   const unequal: string[] = []
   await inParallel(users, way.concurrency, async (user) => {
-    items += (await way.backSync.push(user, { final: true })).items
+    items += (await way.backSync.push(user, { final })).items
     const [difference] = await way.backSync.verify(user)
     if (difference === undefined) return
     unequal.push(user)

@@ -1,7 +1,7 @@
 import type { Agent } from './agent.ts'
 import type { Settings } from './config.ts'
-import { postureOf, standsIn } from './continuity/machine.ts'
 import type { Problem, Status } from './console/status.ts'
+import { postureOf, standsIn } from './continuity/machine.ts'
 import type { Health, HealthStatus } from './health/health.ts'
 import type { ReplicaStatus } from './replica/mail/replicator.ts'
 
@@ -35,6 +35,7 @@ export function statusOf(sources: Sources): Status {
   const replica = sources.replica()
   const production = health.status()
   const gathered = sources.gathered()
+  const copying = !replica.paused
   const lags = replica.accounts.flatMap(({ complete, lagMs }) =>
     complete && lagMs !== undefined ? [lagMs] : [],
   )
@@ -48,8 +49,10 @@ export function statusOf(sources: Sources): Status {
     accounts: {
       total: replica.total,
       complete: replica.complete,
-      failing: replica.accounts.flatMap(({ user, error, nextTryInMs }) =>
-        error === undefined ? [] : [{ user, error, nextTryInMs: nextTryInMs ?? 0 }],
+      failing: replica.accounts.flatMap(({ user, complete, error, nextTryInMs }) =>
+        error === undefined || (complete && !copying)
+          ? []
+          : [{ user, error, nextTryInMs: nextTryInMs ?? 0 }],
       ),
     },
     services: production.services.map(({ service, verdict, because, forMs }) => ({
@@ -94,8 +97,8 @@ const healthProblems = ({ services }: HealthStatus): readonly Problem[] =>
       : [{ what: problem, where: service, todo: 'Check production and its settings' }],
   )
 
-const replicaProblems = ({ lost, accounts }: ReplicaStatus): readonly Problem[] => [
-  ...(lost === undefined
+const replicaProblems = ({ lost, paused, accounts }: ReplicaStatus): readonly Problem[] => [
+  ...(lost === undefined || paused
     ? []
     : [{ what: lost, where: 'replication', todo: 'Nothing, if production is down at present' }]),
   ...accounts.flatMap(({ user, notes }) =>

@@ -1,6 +1,6 @@
 import { readFile, stat } from 'node:fs/promises'
 import { ConfigRejected, readSettings } from '../config.ts'
-import { pathsOf } from '../paths.ts'
+import { locations } from '../locations.ts'
 import { checkCertificate } from '../serving/certificate.ts'
 import { passwdEntries } from '../serving/passwd-file.ts'
 import { ask } from './ask.ts'
@@ -8,8 +8,7 @@ import { execute } from './command-line.ts'
 import { controlPath } from './control.ts'
 import { checkSettings, type Report, reportOf } from './settings-check.ts'
 
-const settingsPath = process.env['UNDERSTUDY_SETTINGS'] ?? '/data/understudy/settings.json'
-const paths = pathsOf(process.env['UNDERSTUDY_STATE'] ?? '/data/understudy')
+const { settingsFile, paths } = locations(process.env)
 
 async function check(path: string): Promise<Report> {
   try {
@@ -28,7 +27,7 @@ async function check(path: string): Promise<Report> {
 }
 
 const { exitCode, out, errors } = await execute(process.argv.slice(2), {
-  settingsPath,
+  settingsPath: settingsFile,
   ask: (verb, args) => ask(controlPath(paths), verb, args),
   check,
 })

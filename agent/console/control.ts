@@ -12,6 +12,8 @@ const CONNECTIONS_MAX = 16
 const ORDER_MS = 30_000
 /** How long a connection may be without a word in either direction. */
 const IDLE_MS = ORDER_MS + 5_000
+/** How long the end waits for answers that are on their way. */
+const LAST_ANSWER_MS = 1_000
 
 /** The socket that the agent with these paths listens on. */
 export const controlPath = ({ run }: Pick<Paths, 'run'>): string => join(run, 'control')
@@ -42,13 +44,14 @@ export class Control {
   /** Answers orders until the signal; the socket is gone afterwards. @throws NodeJS.ErrnoException when it cannot listen. */
   async run(signal: AbortSignal): Promise<void> {
     const callers = new Set<net.Socket>()
+    const busy = new Set<net.Socket>()
     const server = net.createServer((caller) => {
       callers.add(caller)
       caller.once('close', () => callers.delete(caller))
       // A caller that goes away without waiting for its answer is no error of ours.
       caller.on('error', () => {})
       caller.setTimeout(IDLE_MS, () => caller.destroy())
-      void this.#attend(caller)
+      void this.#attend(caller, busy, signal)
     })
     server.maxConnections = CONNECTIONS_MAX
     server.on('drop', () =>
@@ -56,24 +59,33 @@ export class Control {
     )
     await listenPrivately(server, this.#path)
     const closed = new Promise<void>((resolve) => server.once('close', resolve))
+    let impatient: NodeJS.Timeout | undefined
     const close = () => {
       server.close()
-      for (const caller of callers) caller.destroy()
+      // An order may be what ends the agent, or its settings: whoever gave it still gets the answer.
+      for (const caller of callers) if (!busy.has(caller)) caller.destroy()
+      impatient = setTimeout(() => {
+        for (const caller of callers) caller.destroy()
+      }, LAST_ANSWER_MS)
     }
     signal.addEventListener('abort', close, { once: true })
     if (signal.aborted) close()
     await closed
+    clearTimeout(impatient)
     await rm(this.#path, { force: true })
   }
 
-  async #attend(caller: net.Socket): Promise<void> {
+  async #attend(caller: net.Socket, busy: Set<net.Socket>, signal: AbortSignal): Promise<void> {
     for await (const line of linesFrom(caller)) {
+      busy.add(caller)
       const answer =
         line.length > REQUEST_CHARACTERS_MAX
           ? refused(`a request of over ${REQUEST_CHARACTERS_MAX} characters`)
           : await this.#answer(line)
       if (caller.writable)
         caller.write(`${JSON.stringify({ version: PROTOCOL_VERSION, ...answer })}\n`)
+      busy.delete(caller)
+      if (signal.aborted) break
     }
     caller.end()
   }
@@ -89,7 +101,7 @@ export class Control {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<Answer>((resolve) => {
       const because = `the agent was busy for ${ORDER_MS / 1_000} s; the order may yet be carried out`
-      timer = setTimeout(() => resolve(refused(because)), ORDER_MS)
+      timer = setTimeout(() => resolve(refused(because)), ORDER_MS).unref()
     })
     try {
       return await Promise.race([verb.perform(this.#orders, request.arguments), late])

@@ -12,7 +12,7 @@ export function statusLines(status: Status): readonly string[] {
     ...accountLines(status),
     ...servingLines(status),
     ...replicationLines(status),
-    ...(status.settings.accepted
+    ...(status.settings.accepted || status.state === 'unconfigured'
       ? []
       : [
           `The settings in ${status.settings.path} are refused; the last good ones are in force. See: understudy check-settings.`,

@@ -8,7 +8,7 @@ type About = Extract<Evidence, { readonly service: ServiceName }>
 export type Verdict = 'unknown' | 'healthy' | 'suspected' | 'failed'
 
 /** A negative finding; only a fresh probe of our own confirms it. */
-type Doubt = { readonly sinceMs: number; readonly confirmed: boolean }
+type Doubt = { readonly sinceMs: number; readonly lastMs: number; readonly confirmed: boolean }
 
 /** What is thought of one service, and the evidence that is still open. */
 export type Standing = {
@@ -39,6 +39,12 @@ export type Judgement = {
  * silence: it may be overloaded, so it gets longer, but not for ever.
  */
 const UNSERVED_PATIENCE = 5
+
+/**
+ * Refusals that have not been repeated for so many probe intervals may be over: packets of the next probes may have
+ * been lost. Then the patience for silence counts.
+ */
+const REFUSAL_PROBES = 1.5
 
 /** A doubt that lasts so long breaks the row of sound answers; a lost SYN and its next probe are shorter. */
 const BREAK_MS = 2_000
@@ -181,6 +187,7 @@ function weigh(standing: Standing, evidence: About, linkLostMs: number | undefin
 
 const worse = (doubt: Doubt | undefined, sinceMs: number, confirmed: boolean): Doubt => ({
   sinceMs: Math.min(doubt?.sinceMs ?? NEVER, sinceMs),
+  lastMs: Math.max(doubt?.lastMs ?? sinceMs, sinceMs),
   confirmed: confirmed || (doubt?.confirmed ?? false),
 })
 
@@ -248,10 +255,16 @@ function charge(standing: Standing, { linkLostMs }: Judgement, terms: Terms): Ch
     sessionServed,
   )
   weighIn('no answer', silent?.sinceMs, terms.silentMs, silent?.confirmed ?? false)
-  weighIn('connections are refused', refused?.sinceMs, terms.refusedMs, refused?.confirmed ?? false)
+  const patienceMs = refused === undefined ? NEVER : refusalMs(refused, terms)
+  weighIn('connections are refused', refused?.sinceMs, patienceMs, refused?.confirmed ?? false)
   weighIn("production's link is lost", linkLostMs, terms.linkMs, true)
   return gravest
 }
+
+const refusalMs = ({ sinceMs, lastMs }: Doubt, terms: Terms): number =>
+  lastMs - sinceMs >= terms.refusedMs - terms.probeMs * REFUSAL_PROBES
+    ? terms.refusedMs
+    : terms.silentMs
 
 /** Turns a record into a verdict. */
 function settle(weighed: Standing, evidence: Evidence, around: Judgement, terms: Terms): Standing {

@@ -80,6 +80,8 @@ export class SessionWatch {
   async #live(signal: AbortSignal): Promise<void> {
     const { clock } = this.#options
     let session: Session | undefined
+    const stop = () => session?.close()
+    signal.addEventListener('abort', stop, { once: true })
     try {
       session = await this.#open(signal)
       this.#problem = undefined
@@ -96,6 +98,7 @@ export class SessionWatch {
       if (signal.aborted) return
       this.#over(error)
     } finally {
+      signal.removeEventListener('abort', stop)
       this.#loggedIn = false
       session?.close()
     }

@@ -20,6 +20,11 @@ const refusedUs: Remedy = {
   setting: 'certificateFile',
   todo: 'Give a certificate, valid today, that its authority signed for this appliance',
 }
+const unreadable: Remedy = {
+  what: 'our certificate or its key is not in PEM, or the key is encrypted',
+  setting: 'certificateFile',
+  todo: 'Give both in PEM, the key without a password',
+}
 const silent: Remedy = {
   what: 'nobody answers there',
   setting: 'url',
@@ -59,6 +64,16 @@ const remedies: Readonly<Record<string, Remedy>> = {
     what: 'the key does not belong to the certificate',
     setting: 'keyFile',
     todo: 'Give the key that the certificate was made for',
+  },
+  ERR_OSSL_PEM_NO_START_LINE: unreadable,
+  ERR_OSSL_PEM_BAD_END_LINE: unreadable,
+  ERR_OSSL_PEM_BAD_BASE64_DECODE: unreadable,
+  ERR_OSSL_UNSUPPORTED: unreadable,
+  ERR_OSSL_BAD_DECRYPT: unreadable,
+  ERR_INVALID_URL: {
+    what: 'that is no address',
+    setting: 'url',
+    todo: 'Write mqtts://name:port',
   },
   ENOTFOUND: unnamed,
   EAI_AGAIN: unnamed,

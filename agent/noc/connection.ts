@@ -35,7 +35,7 @@ export class Connection {
 
   /** @throws {ConnectionFailed} when the broker cannot be reached, is not the right one, or does not want us. */
   static async open(noc: NocSettings, will: Message, signal: AbortSignal): Promise<Connection> {
-    const connection = new Connection(connect(await optionsFor(noc, will)), noc)
+    const connection = new Connection(await clientFor(noc, will), noc)
     await connection.#accepted(signal)
     return connection
   }
@@ -112,6 +112,18 @@ export class Connection {
       if (this.lost.aborted) lost()
       work.then((answer) => finish(() => resolve(answer)), fail)
     })
+  }
+}
+
+/** A client that is connecting. @throws {ConnectionFailed} for files and addresses that cannot be used. */
+async function clientFor(noc: NocSettings, will: Message): Promise<MqttClient> {
+  try {
+    // What OpenSSL cannot use is thrown here, before there is any connection.
+    return connect(await optionsFor(noc, will))
+  } catch (error: unknown) {
+    throw error instanceof ConnectionFailed
+      ? error
+      : new ConnectionFailed(problemOf(error, noc), error)
   }
 }
 

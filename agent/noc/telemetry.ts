@@ -34,7 +34,7 @@ export const offline = (id: string): Message => ({
 /** The present status. Spans of time in it count back from `at`. */
 export const statusMessage = (id: string, at: Date, status: Status): Message => ({
   topic: `understudy/${id}/status`,
-  payload: JSON.stringify({ at: at.toISOString(), ...plain(withoutUsers(status)) }),
+  payload: JSON.stringify({ at: at.toISOString(), ...plain(bounded(status), usersIn(status)) }),
   qos: 1,
   retain: true,
 })
@@ -60,7 +60,7 @@ export const eventMessage = (
   fields: Fields = {},
 ): Message => {
   const head = { at: at.toISOString(), level, event }
-  const payload = JSON.stringify({ ...head, fields: plain(fields) })
+  const payload = JSON.stringify({ ...head, fields: plain(fields, namesGivenIn(fields)) })
   return {
     topic: `understudy/${id}/events`,
     payload:
@@ -78,42 +78,53 @@ export const differs = (one: Status, other: Status): boolean =>
 
 const timeless = (key: string, value: unknown): unknown => (/Ms$/.test(key) ? undefined : value)
 
-/** An error of an account may repeat the account's name, which need not look like an address. */
-const withoutUsers = (status: Status): Status => ({
+const bounded = (status: Status): Status => ({
   ...status,
-  accounts: {
-    ...status.accounts,
-    failing: status.accounts.failing
-      .slice(0, LIST_ITEMS_MAX)
-      .map(({ user, error, nextTryInMs }) => ({
-        user,
-        error: error.replaceAll(user, standInFor(user)),
-        nextTryInMs,
-      })),
-  },
+  accounts: { ...status.accounts, failing: status.accounts.failing.slice(0, LIST_ITEMS_MAX) },
 })
 
-const plain = (fields: object): Readonly<Record<string, unknown>> =>
-  Object.fromEntries(Object.entries(fields).map(([key, value]) => [key, shown(value, key, 1)]))
+/** Users that a status names, however their names look; its words may repeat them. */
+const usersIn = ({ accounts, problems }: Status): ReadonlySet<string> =>
+  new Set([
+    ...accounts.failing.map(({ user }) => user),
+    ...problems.flatMap(({ where }) => /^account (.+)$/.exec(where)?.[1] ?? []),
+  ])
+
+/** Mailboxes that an event names in fields of their own; its other fields may repeat them. */
+const namesGivenIn = (fields: Fields): ReadonlySet<string> =>
+  new Set(
+    Object.entries(fields)
+      .filter(([key]) => NAMES.has(key))
+      .flatMap(([, value]) => value)
+      .filter((value) => typeof value === 'string'),
+  )
+
+const plain = (fields: object, names: ReadonlySet<string>): Readonly<Record<string, unknown>> =>
+  Object.fromEntries(
+    Object.entries(fields).map(([key, value]) => [key, shown(value, key, names, 1)]),
+  )
 
 /** A value as it may leave the house: plain, of bounded size, and without names of mailboxes. */
-function shown(value: unknown, key: string, depth: number): unknown {
-  if (typeof value === 'string') return NAMES.has(key) ? standInFor(value) : textShown(value)
+function shown(value: unknown, key: string, names: ReadonlySet<string>, depth: number): unknown {
+  if (typeof value === 'string') return NAMES.has(key) ? standInFor(value) : textShown(value, names)
   if (typeof value === 'bigint') return Number(value)
   if (typeof value !== 'object' || value === null) return value
-  if (value instanceof Error) return textShown(value.message)
+  if (value instanceof Error) return textShown(value.message, names)
   if (value instanceof Date) return value.toISOString()
   if (depth >= DEPTH_MAX || ArrayBuffer.isView(value)) return '…'
   if (Array.isArray(value))
-    return value.slice(0, LIST_ITEMS_MAX).map((item) => shown(item, key, depth + 1))
+    return value.slice(0, LIST_ITEMS_MAX).map((item) => shown(item, key, names, depth + 1))
   return Object.fromEntries(
     Object.entries(value)
       .slice(0, LIST_ITEMS_MAX)
-      .map(([inner, item]) => [inner, shown(item, inner, depth + 1)]),
+      .map(([inner, item]) => [inner, shown(item, inner, names, depth + 1)]),
   )
 }
 
-const textShown = (text: string): string => {
-  const safe = text.replace(WORD, (word) => (word.includes('@') ? standInFor(word) : word))
+function textShown(text: string, names: ReadonlySet<string>): string {
+  const safe = text.replace(WORD, (word) => {
+    const bare = word.replace(/\.$/, '')
+    return bare.includes('@') || names.has(bare) ? standInFor(bare) + word.slice(bare.length) : word
+  })
   return safe.length > TEXT_CHARACTERS_MAX ? `${safe.slice(0, TEXT_CHARACTERS_MAX)}…` : safe
 }

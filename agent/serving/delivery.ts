@@ -4,7 +4,7 @@ import type { Admit } from './auth.ts'
 import { bounceStream, bounceText, type Failure, headerOf } from './bounce.ts'
 import { resolve } from './directory.ts'
 import type { Gate } from './gate.ts'
-import type { Entry, MailQueue, Recipient } from './queue.ts'
+import { acceptedMs, type Entry, type MailQueue, type Recipient } from './queue.ts'
 import {
   byDomain,
   type Hop,
@@ -19,11 +19,11 @@ import { type Outcome, Transport } from './transport.ts'
 export type Delivered = (user: string, queueId: string) => Promise<boolean>
 
 /** Search keys for `doveadm search` (doveadm-search-query(7)) that find a message by its queue id. */
-export const deliveredQuery = (queueId: string): readonly string[] => [
-  'HEADER',
-  'Received',
-  `id ${queueId}`,
-]
+export function deliveredQuery(queueId: string): readonly string[] {
+  // Only what came since then is opened; a day is left to time zones.
+  const since = new Date(acceptedMs(queueId) - 86_400_000).toISOString().slice(0, 10)
+  return ['SINCE', since, 'HEADER', 'Received', `id ${queueId}`]
+}
 
 export type DeliveryOptions = {
   readonly settings: Settings

@@ -1,3 +1,5 @@
+import { canonical } from './accounts.ts'
+
 /** A password file that cannot be used: each problem names its line. */
 export class PasswdFileRejected extends Error {
   override readonly name = 'PasswdFileRejected'
@@ -27,7 +29,7 @@ const problemOf = (user: string, hash: string, seen: boolean): string | undefine
 
 /**
  * Users and their password hashes from the text of a passwd-file of Dovecot: `user:{SCHEME}hash`, further fields are
- * ignored, so are empty lines and `#` comments. Names are in lower case.
+ * ignored, so are empty lines and `#` comments. Names are in their canonical spelling.
  * @throws {PasswdFileRejected}
  */
 export function passwdEntries(text: string): Map<string, Entry> {
@@ -36,7 +38,7 @@ export function passwdEntries(text: string): Map<string, Entry> {
   for (const [index, line] of text.split(/\r?\n/).entries()) {
     if (line.trim() === '' || line.startsWith('#')) continue
     const [name = '', hash = ''] = line.split(':')
-    const user = name.toLowerCase()
+    const user = canonical(name)
     const problem = problemOf(user, hash, entries.has(user))
     if (problem === undefined) entries.set(user, { hash })
     else problems.push(`line ${index + 1}: ${problem}`)

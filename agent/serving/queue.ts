@@ -46,6 +46,8 @@ export class QueueFull extends Error {
   override readonly name = 'QueueFull'
 }
 
+/** Of the time in an id, in base 36. */
+const TIME_DIGITS = 8
 const ENTRIES_MAX = 50_000
 /** Left to the journal and the ledger, which share the medium. */
 const RESERVE_BYTES = 64 * 1024 * 1024
@@ -57,6 +59,13 @@ export type QueueOptions = {
   readonly entriesMax?: number
   readonly reserveBytes?: number
 }
+
+/** A name that no other message has; sorted, the oldest comes first (until the year 2059). */
+const queueId = (now: Date): string =>
+  `${now.getTime().toString(36).padStart(TIME_DIGITS, '0')}${randomBytes(6).toString('hex')}`
+
+/** When the message with this id was accepted, in milliseconds since 1970. */
+export const acceptedMs = (id: string): number => Number.parseInt(id.slice(0, TIME_DIGITS), 36)
 
 type Held = Entry & { readonly pending: Set<number>; readonly bodyOffset: number }
 
@@ -104,8 +113,9 @@ export class MailQueue {
     message: AsyncIterable<Buffer>,
   ): Promise<Staged> {
     await this.#assertRoom()
-    const id = `${Date.now().toString(36)}${randomBytes(6).toString('hex')}`
-    const full: Envelope = { id, acceptedAt: new Date().toISOString(), ...parts }
+    const now = new Date()
+    const id = queueId(now)
+    const full: Envelope = { id, acceptedAt: now.toISOString(), ...parts }
     const line = Buffer.from(`${JSON.stringify(full)}\n`)
     const temporary = `${this.#path(id)}.tmp`
     try {

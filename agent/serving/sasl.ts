@@ -42,7 +42,6 @@ export function verifyLogin(
     socket.on('error', () => settle('unavailable'))
     socket.on('close', () => settle('unavailable'))
     createInterface({ input: socket }).on('line', (line) => {
-      // The peer's address is one of ours to state: nothing of the client's can break a line.
       if (line === 'DONE')
         socket.write(saslRequest(login.user, login.password, login.client, randomInt(1, 2 ** 31)))
       const verdict = verdictFrom(line)

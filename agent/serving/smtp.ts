@@ -1,5 +1,6 @@
 import type { Server, Socket } from 'node:net'
 import { join } from 'node:path'
+import { domainToASCII } from 'node:url'
 import {
   SMTPServer,
   type SMTPServerAuthentication,
@@ -239,7 +240,8 @@ export class MailFront {
     const remotes: Recipient[] = []
     for (const { address } of session.envelope.rcptTo) {
       const destination = resolve(address, settings, users)
-      if (destination === 'elsewhere') remotes.push({ kind: 'remote', address })
+      if (destination === 'elsewhere')
+        remotes.push({ kind: 'remote', address: withAsciiDomain(address) })
       else if (destination === 'unknown-local') throw unavailable()
       else for (const user of destination.users) locals.set(user, { kind: 'local', user, address })
     }
@@ -252,9 +254,16 @@ export class MailFront {
     if (error instanceof Reply) return error
     if (error instanceof GateShut) return new Reply(451, '4.3.2 Please try again')
     if (error instanceof QueueFull) return new Reply(452, '4.3.1 Insufficient system storage')
-    this.#options.log('error', 'message.lost-before-acceptance', { error })
+    const hungUp = error instanceof Error && 'code' in error && error.code === 'ECONNECTION'
+    this.#options.log(hungUp ? 'debug' : 'error', 'message.refused', { error })
     return new Reply(451, '4.3.0 The message could not be stored, please try again')
   }
+}
+
+/** The library answers domains in Unicode, which servers without SMTPUTF8 would not take. */
+const withAsciiDomain = (address: string): string => {
+  const at = address.lastIndexOf('@') + 1
+  return `${address.slice(0, at)}${domainToASCII(address.slice(at)) || address.slice(at)}`
 }
 
 const accountIn = (session: SMTPServerSession): string | undefined =>

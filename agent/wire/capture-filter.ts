@@ -1,5 +1,6 @@
 import { addressesOf, type WirePlan } from './plan.ts'
 
+// In this language `and` and `or` bind equally, from left to right: every term stands in parentheses.
 const anyOf = (terms: readonly string[]) => `(${terms.join(' or ')})`
 
 /** FIN, SYN or RST. */
@@ -16,7 +17,7 @@ export function captureFilter(plan: WirePlan): string {
   const between = (family: 4 | 6, port: (side: 'src' | 'dst', port: number) => string) => {
     const hosts = addressesOf(plan, family)
     const side = (one: 'src' | 'dst') =>
-      `${anyOf(hosts.map((host) => `${one} host ${host}`))} and ${anyOf(ports.map((p) => port(one, p)))}`
+      `(${anyOf(hosts.map((host) => `${one} host ${host}`))} and ${anyOf(ports.map((p) => port(one, p)))})`
     return anyOf([side('src'), side('dst')])
   }
   const ipv4 = [

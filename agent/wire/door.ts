@@ -3,7 +3,7 @@ import type { Server, Socket } from 'node:net'
 import type { Log } from '../../firmware/log.ts'
 import { type Service, type ServiceName, type Settings, serviceName } from '../config.ts'
 import type { Namespaces } from './plan.ts'
-import { ConnectLeg, closed, listenAllIn, SocketFailed } from './sockets.ts'
+import { ConnectLeg, listenAllIn, SocketFailed } from './sockets.ts'
 
 /** Who serves those who wait. */
 export type Who = 'production' | 'service'
@@ -117,6 +117,10 @@ export class Door {
     const one: Waiting = { service, socket, impatient }
     this.#waiting.add(one)
     socket.once('close', () => this.#leave(one))
+    // In these protocols a client that finishes before it was greeted is going away.
+    socket.once('end', () => {
+      if (this.#waiting.has(one)) socket.destroy()
+    })
   }
 
   #leave(one: Waiting): void {
@@ -138,8 +142,10 @@ export class Door {
   async #relay(service: Service, client: Socket, straggler: boolean): Promise<void> {
     try {
       const production = await this.#connect(service, client)
-      this.#relayed.add(client)
-      client.once('close', () => this.#relayed.delete(client))
+      for (const one of [client, production]) {
+        this.#relayed.add(one)
+        one.once('close', () => this.#relayed.delete(one))
+      }
       join(client, production)
     } catch (error: unknown) {
       if (!straggler || !(error instanceof SocketFailed)) throw error
@@ -167,7 +173,9 @@ export class Door {
   async #shut(servers: readonly Server[]): Promise<void> {
     const sockets = [...[...this.#waiting].map(({ socket }) => socket), ...this.#relayed]
     for (const socket of sockets) socket.destroy()
-    await Promise.all([...servers.map(closed), this.#leg.close()])
+    // What was given to the service is the service's: a server is not waited for until its last connection ends.
+    for (const server of servers) server.close()
+    await this.#leg.close()
   }
 }
 

@@ -1,8 +1,5 @@
-import { ipv6 } from '../../firmware/addresses.ts'
-
 /** A TCP segment as it was on the wire. */
 export type TcpFrame = {
-  readonly sourceMac: string
   readonly source: string
   readonly sourcePort: number
   readonly destination: string
@@ -74,13 +71,29 @@ function ipv6Layers(frame: Buffer, at: number): Layers | undefined {
   return { addresses: { at: at + 8, bytes: 16 }, tcpAt, tcpBytes: end - tcpAt }
 }
 
-const addressText = (frame: Buffer, at: number, bytes: 4 | 16): string => {
-  if (bytes === 4) return frame.subarray(at, at + 4).join('.')
-  const words = Array.from({ length: 8 }, (_, word) =>
-    frame.readUInt16BE(at + 2 * word).toString(16),
-  )
-  return ipv6(words.join(':'))
+const addressText = (frame: Buffer, at: number, bytes: 4 | 16): string =>
+  bytes === 4
+    ? `${frame[at]}.${frame[at + 1]}.${frame[at + 2]}.${frame[at + 3]}`
+    : ipv6Text(frame, at)
+
+/** As the kernel prints it: the first of the longest runs of zeros is left out (RFC 5952 §4.2). */
+function ipv6Text(frame: Buffer, at: number): string {
+  let [longest, longestFrom, run] = [1, 8, 0]
+  const words: string[] = []
+  for (let word = 0; word < 8; word += 1) {
+    const value = frame.readUInt16BE(at + 2 * word)
+    words.push(value.toString(16))
+    run = value === 0 ? run + 1 : 0
+    if (run > longest) [longest, longestFrom] = [run, word - run + 1]
+  }
+  if (longestFrom === 8) return words.join(':')
+  const [head, tail] = [words.slice(0, longestFrom), words.slice(longestFrom + longest)]
+  return `${head.join(':')}::${tail.join(':')}`
 }
+
+/** The MAC address that sent an Ethernet frame. */
+export const sourceMacOf = (frame: Buffer): string =>
+  frame.toString('hex', 6, 12).replace(/..(?=.)/g, '$&:')
 
 /** Reads an Ethernet frame (RFC 9293 §3.1, RFC 791, RFC 8200, 802.1Q); `undefined` when it carries no whole TCP header. */
 export function tcpFrameOf(frame: Buffer): TcpFrame | undefined {
@@ -91,7 +104,6 @@ export function tcpFrameOf(frame: Buffer): TcpFrame | undefined {
   const headerBytes = (frame.readUInt8(tcpAt + 12) >> 4) * 4
   const payloadBytes = Math.max(0, tcpBytes - headerBytes)
   return {
-    sourceMac: frame.toString('hex', 6, 12).replace(/..(?=.)/g, '$&:'),
     source: addressText(frame, addresses.at, addresses.bytes),
     sourcePort: frame.readUInt16BE(tcpAt),
     destination: addressText(frame, addresses.at + addresses.bytes, addresses.bytes),

@@ -44,7 +44,13 @@ export class Lease {
       this.#child = undefined
       if (this.#closed) return
       this.#log('warn', 'management.dhcp-ended', { device: this.#device, exitCode })
-      this.#retry = setTimeout(() => this.start().catch(() => {}), RETRY_MS)
+      this.#retry = setTimeout(() => this.#again(), RETRY_MS)
+    })
+  }
+
+  #again(): void {
+    this.start().catch((error: unknown) => {
+      this.#log('error', 'management.dhcp-failed', { device: this.#device, error })
     })
   }
 

@@ -261,6 +261,8 @@ function managementSteps(plan: WirePlan, present: Present): readonly Step[] {
       sysctl: [
         ...(ipv6 === undefined ? quiet(device) : [`net/ipv6/conf/${device}/accept_ra=0`]),
         `net/ipv6/conf/${device}/accept_dad=0`,
+        // The appliance's inner addresses are nobody's business on the network.
+        `net/ipv4/conf/${device}/arp_ignore=1`,
       ],
     },
     {

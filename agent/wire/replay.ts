@@ -4,7 +4,7 @@ import { startChild } from '../../firmware/child.ts'
 import type { Log } from '../../firmware/log.ts'
 import type { Settings } from '../config.ts'
 import type { Segment } from './capture.ts'
-import { tcpFrameOf, withChecksum } from './frame.ts'
+import { sourceMacOf, withChecksum } from './frame.ts'
 import { keepRunning } from './keep.ts'
 import { planFor, type WirePlan } from './plan.ts'
 
@@ -66,7 +66,7 @@ export class Replay {
 
   #keep(flow: string, kept: Kept): void {
     // Our own legs use users' addresses too, and must hear a refusal.
-    if (tcpFrameOf(kept.frame)?.sourceMac === this.#plan.legMac) return
+    if (sourceMacOf(kept.frame) === this.#plan.legMac) return
     this.#kept.delete(flow)
     this.#kept.set(flow, kept)
     const [oldest] = this.#kept.keys()

@@ -1,5 +1,4 @@
 import type { ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
 import type { Server, Socket } from 'node:net'
 import { endChild, startChild } from '../../firmware/child.ts'
 import { inNamespace } from '../../firmware/command.ts'
@@ -83,6 +82,7 @@ export type LegTarget = {
 }
 
 type Asked = {
+  readonly child: ChildProcess
   readonly resolve: (socket: Socket) => void
   readonly reject: (error: SocketFailed) => void
 }
@@ -107,21 +107,20 @@ export class ConnectLeg {
 
   /** Starts the process ahead of the first connection. */
   warm(): void {
-    clearTimeout(this.#idle)
-    this.#child ??= this.#start()
-    if (this.#asked.size === 0) this.#idle = setTimeout(() => this.#rest(), IDLE_MS)
+    this.#ready()
+    this.#restLater()
   }
 
   /** A connected socket, from which nothing has been read. @throws {SocketFailed} */
   connect(target: LegTarget): Promise<Socket> {
     const what = `${target.host} port ${target.port}`
     if (this.#asked.size >= ASKED_MAX) return Promise.reject(new SocketFailed(what, 'EAGAIN'))
-    this.warm()
+    const child = this.#ready()
     this.#last += 1
     const id = this.#last
     return new Promise((resolve, reject) => {
-      this.#asked.set(id, { resolve, reject })
-      this.#child?.send({ id, ...target }, (error) => {
+      this.#asked.set(id, { child, resolve, reject })
+      child.send({ id, ...target }, (error) => {
         if (error !== null) this.#answered(id)?.reject(new SocketFailed(what, 'EPIPE'))
       })
     })
@@ -131,6 +130,11 @@ export class ConnectLeg {
   async close(): Promise<void> {
     clearTimeout(this.#idle)
     if (this.#child !== undefined) await endChild(this.#child)
+  }
+
+  #ready(): ChildProcess {
+    this.#child ??= this.#start()
+    return this.#child
   }
 
   #start(): ChildProcess {
@@ -143,8 +147,8 @@ export class ConnectLeg {
     })
     const gone = () => {
       if (this.#child === child) this.#child = undefined
-      for (const id of [...this.#asked.keys()])
-        this.#answered(id)?.reject(new SocketFailed('leg', 'EPIPE'))
+      for (const [id, asked] of [...this.#asked])
+        if (asked.child === child) this.#answered(id)?.reject(new SocketFailed('leg', 'EPIPE'))
     }
     child.once('exit', gone)
     child.once('error', gone)
@@ -154,20 +158,18 @@ export class ConnectLeg {
   #answered(id: number): Asked | undefined {
     const asked = this.#asked.get(id)
     this.#asked.delete(id)
-    if (this.#asked.size === 0 && this.#child !== undefined) this.warm()
+    this.#restLater()
     return asked
   }
 
-  #rest(): void {
-    const child = this.#child
-    this.#child = undefined
-    if (child?.connected) child.disconnect()
+  #restLater(): void {
+    clearTimeout(this.#idle)
+    this.#idle = setTimeout(() => {
+      if (this.#asked.size > 0) return this.#restLater()
+      const child = this.#child
+      this.#child = undefined
+      if (child?.connected) child.disconnect()
+    }, IDLE_MS)
+    this.#idle.unref()
   }
-}
-
-/** Waits until a server has closed; its live connections are not waited for. */
-export const closed = async (server: Server): Promise<void> => {
-  const done = once(server, 'close')
-  server.close()
-  await done
 }

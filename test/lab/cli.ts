@@ -3,16 +3,13 @@ import { readFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
 import { CommandFailed, inNamespace } from '../../firmware/command.ts'
 import { accountsFrom } from './bed/accounts.ts'
+import { AgentSilent } from './bed/appliance.ts'
 import { Bed, type BedOptions, NoAppliance } from './bed/bed.ts'
 import { FAULTS, isFault } from './bed/faults.ts'
 import { type NamespaceRole, prefixFrom, ROLES } from './bed/plan.ts'
 import { NoSuchBed } from './bed/record.ts'
 import { compare, readDigest } from './digest.ts'
-
-/** What was typed makes no sense: one line, exit code 2. */
-class Misused extends Error {
-  override readonly name = 'Misused'
-}
+import { isMisuse, Misused, wholeNumber } from './misuse.ts'
 
 const POLICIES = ['aggressive', 'default', 'lax'] as const
 const ORDERS = ['take-over', 'give-back'] as const
@@ -117,16 +114,15 @@ async function up(options: Options): Promise<Bed> {
 }
 
 async function bedOptions(options: Options): Promise<BedOptions> {
-  const { policy, accounts } = options
-  const giveBack = options['give-back']
+  const { policy, accounts, messages, 'hold-ms': hold, 'give-back': giveBack } = options
   return {
     appliance: options['no-appliance'] === true ? 'plain-bridge' : 'agent',
     noc: options.noc === true,
     ...(options.prefix === undefined ? {} : { prefix: prefixFrom(options.prefix) }),
     ...(accounts === undefined ? {} : { accounts: await readAccounts(accounts) }),
-    ...numeric('users', options.users, 1),
-    ...numeric('messages', options.messages, 0),
-    ...numeric('holdMs', options['hold-ms'], 0),
+    ...(options.users === undefined ? {} : { users: wholeNumber('users', options.users, 1) }),
+    ...(messages === undefined ? {} : { messages: wholeNumber('messages', messages, 0) }),
+    ...(hold === undefined ? {} : { holdMs: wholeNumber('hold-ms', hold, 0) }),
     ...(policy === undefined ? {} : { policy: oneOf(POLICIES, policy, 'policy') }),
     ...(giveBack === undefined
       ? {}
@@ -140,14 +136,6 @@ async function readAccounts(path: string) {
   } catch (error: unknown) {
     throw new Misused(`${path}: ${error instanceof Error ? error.message : String(error)}`)
   }
-}
-
-function numeric(name: string, text: string | undefined, least: number): Record<string, number> {
-  if (text === undefined) return {}
-  const value = Number(text)
-  if (!Number.isInteger(value) || value < least)
-    throw new Misused(`${name}: ${text} is not a whole number from ${least} on`)
-  return { [name]: value }
 }
 
 function oneOf<T extends string>(words: readonly T[], word: string | undefined, what: string): T {
@@ -184,18 +172,18 @@ async function main(args: readonly string[]): Promise<number> {
   return await act(positionals, values)
 }
 
-const isMisuse = (error: unknown): error is Error =>
-  error instanceof Misused ||
+const isTheirs = (error: unknown): error is Error =>
+  isMisuse(error) ||
   error instanceof RangeError ||
   error instanceof NoSuchBed ||
-  error instanceof NoAppliance ||
-  (error instanceof TypeError && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS'))
+  error instanceof NoAppliance
 
 try {
   process.exitCode = await main(process.argv.slice(2))
 } catch (error: unknown) {
-  if (!isMisuse(error) && !(error instanceof CommandFailed)) throw error
+  const known = isTheirs(error) || error instanceof CommandFailed || error instanceof AgentSilent
+  if (!known) throw error
   const said = error instanceof CommandFailed ? error.stderr.trim() : ''
-  process.stderr.write(`lab: ${(said === '' ? error.message : said).split('\n')[0]}\n`)
-  process.exitCode = isMisuse(error) ? 2 : 1
+  process.stderr.write(`lab: ${said === '' ? error.message : said}\n`)
+  process.exitCode = isTheirs(error) ? 2 : 1
 }

@@ -1,7 +1,8 @@
 // Reads every account through IMAP from inside a namespace and says what is there; changes nothing (EXAMINE, PEEK).
 import { createHash } from 'node:crypto'
 import type { Account } from './bed/accounts.ts'
-import { ImapClient, type ImapResponse, quoted } from './clients/imap.ts'
+import { ImapClient, ImapRefused, type ImapResponse, quoted } from './clients/imap.ts'
+import { ConnectionLost } from './clients/line-socket.ts'
 import type { AccountDigest, DigestRequest, FolderDigest, MessageDigest } from './digest.ts'
 import { decodeMailbox } from './mailbox-name.ts'
 import { inParallel, workerInput } from './worker-input.ts'
@@ -10,9 +11,19 @@ const AT_A_TIME = 4
 const HEADER_BYTES_MAX = 65_536
 
 const { accounts, host, port } = await workerInput<DigestRequest>()
-const digests = await inParallel(accounts, AT_A_TIME, digestOf)
+const digests = await inParallel(accounts, AT_A_TIME, digestOrReason)
 const named = accounts.map(({ user }, index) => [user, digests[index]])
 process.stdout.write(JSON.stringify(Object.fromEntries(named)))
+
+/** An account that is refused (the replica is not complete yet, say) is a finding, not the end of the inquiry. */
+async function digestOrReason(account: Account): Promise<AccountDigest> {
+  try {
+    return await digestOf(account)
+  } catch (error: unknown) {
+    if (!(error instanceof ImapRefused || error instanceof ConnectionLost)) throw error
+    return { folders: {}, subscriptions: [], unreadable: error.message }
+  }
+}
 
 async function digestOf({ user, password }: Account): Promise<AccountDigest> {
   const client = await ImapClient.open({ host, port })

@@ -20,6 +20,8 @@ export type FolderDigest = {
 export type AccountDigest = {
   readonly folders: Readonly<Record<string, FolderDigest>>
   readonly subscriptions: readonly string[]
+  /** Why nothing could be read; then there are no folders here. */
+  readonly unreadable?: string
 }
 export type Digest = Readonly<Record<string, AccountDigest>>
 export type DigestRequest = {
@@ -41,6 +43,8 @@ export type Comparison = {
   readonly identical: boolean
   readonly accounts: Readonly<Record<string, Readonly<Record<string, FolderComparison>>>>
   readonly subscriptions: Readonly<Record<string, { identical: boolean; differences: string[] }>>
+  /** Accounts that one side would not show, and its words. */
+  readonly unreadable: Readonly<Record<string, string>>
 }
 
 const DIFFERENCES_SHOWN = 5
@@ -71,10 +75,26 @@ export function compare(production: Digest, replica: Digest): Comparison {
       return [user, { identical: differences.length === 0, differences }]
     }),
   )
+  const unreadable = { ...reasons('production', production), ...reasons('replica', replica) }
   const identical =
+    Object.keys(unreadable).length === 0 &&
     Object.values(accounts).every((folders) => Object.values(folders).every((f) => f.identical)) &&
     Object.values(subscriptions).every((one) => one.identical)
-  return { identical, accounts, subscriptions }
+  return { identical, accounts, subscriptions, unreadable }
+}
+
+const reasons = (side: string, digest: Digest): Record<string, string> =>
+  Object.fromEntries(
+    Object.entries(digest).flatMap(([user, { unreadable }]) =>
+      unreadable === undefined ? [] : [[user, `${side}: ${unreadable}`]],
+    ),
+  )
+
+/** The digest, when every account could be read. @throws {Error} */
+export function whole(digest: Digest): Digest {
+  const [first] = Object.entries(reasons('production', digest))
+  if (first !== undefined) throw new Error(`${first[0]} cannot be read: ${first[1]}`)
+  return digest
 }
 
 function onlyOnOneSide(production: readonly string[], replica: readonly string[]): string[] {

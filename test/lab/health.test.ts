@@ -1,16 +1,18 @@
 // Goal: against real servers, a death is seen as refusal, a freeze as silence, and a wrong credential as our problem.
 // Method: Dovecot and a small SMTP server on loopback ports; each fault for real, waiting for verdicts, not for time.
 import { readFileSync } from 'node:fs'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { appendFile, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { settingsFrom } from '../../agent/config.ts'
+import { type Service, settingsFrom } from '../../agent/config.ts'
 import { Health, type ServiceVerdict } from '../../agent/health/health.ts'
+import { probe } from '../../agent/health/probes/probe.ts'
 import { systemClock } from '../../firmware/clock.ts'
+import { makeMailCertificates } from './bed/certificates.ts'
 import {
   freePorts,
   type LoopbackProduction,
@@ -243,5 +245,62 @@ test('while we stand in, production has returned when logged-in round trips have
     assert.ok(healthy.atMs - startedMs >= 2_000)
     assert.is(bed.statusOf(bed.imap).roundTrip, true)
   }))
+
+test('probes speak TLS as the settings say, and a garbled TLS is not silence', async () => {
+  const bed = await Bed.make()
+  const { production } = await makeMailCertificates(join(bed.directory, 'certificates'))
+  const [imaps = 0, pop3 = 0, pop3s = 0] = await freePorts(3)
+  await appendFile(
+    join(bed.directory, 'dovecot.conf'),
+    `
+ssl = yes
+ssl_cert = <${production.certificate}
+ssl_key = <${production.key}
+protocols = imap pop3 lmtp
+service imap-login {
+  inet_listener imaps {
+    port = ${imaps}
+    ssl = yes
+  }
+}
+service pop3-login {
+  inet_listener pop3 {
+    port = ${pop3}
+  }
+  inet_listener pop3s {
+    port = ${pop3s}
+    ssl = yes
+  }
+}
+`,
+  )
+  await bed.production.server.start()
+  try {
+    const imap = bed.production.imapPort
+    assert.match(await heard('imap', imaps, 'implicit'), /^\* OK/)
+    assert.match(await heard('imap', imap, 'starttls'), /^\* OK/)
+    assert.match(await heard('pop3', pop3, 'starttls'), /^\+OK/)
+    assert.match(await heard('pop3', pop3s, 'implicit'), /^\+OK/)
+    assert.match(await heard('imap', imap, 'implicit'), /^garbled/)
+  } finally {
+    await bed.close()
+  }
+})
+
+async function heard(
+  protocol: Service['protocol'],
+  port: number,
+  tls: Service['tls'],
+): Promise<string> {
+  const endpoint = { host: '127.0.0.1', port, tls, hostname: 'mail.example.test' }
+  const { result, kept } = await probe(protocol, endpoint, {
+    signal: AbortSignal.timeout(DEADLINE_MS),
+    thorough: true,
+    accepted: () => {},
+    now: () => performance.now(),
+  })
+  kept?.close()
+  return result.heard ? result.said : `${result.because}: ${result.said}`
+}
 
 test.run()

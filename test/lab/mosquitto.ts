@@ -13,6 +13,13 @@ export type NocSettings = NonNullable<Settings['noc']>
 
 const START_LOOKS_MAX = 200
 
+/** The rights that docs/telemetry.md asks for, and those of a monitor. */
+const RIGHTS = `pattern write understudy/%u/#
+
+user noc
+topic read understudy/#
+`
+
 /** A private Mosquitto on the loopback that speaks TLS only and demands a certificate of every client. */
 export class Mosquitto {
   readonly #folder: string
@@ -30,9 +37,10 @@ export class Mosquitto {
     const mosquitto = new Mosquitto(await mkdtemp(join(tmpdir(), 'ut-noc-')), await freePort())
     await Promise.all(['ours', 'others'].map((name) => mosquitto.#authority(name)))
     await Promise.all(
-      ['broker', 'appliance', 'noc'].map((name) => mosquitto.#certificate(name, 'ours')),
+      ['broker', 'lab-1', 'noc'].map((name) => mosquitto.#certificate(name, 'ours')),
     )
     await mosquitto.#certificate('stranger', 'others')
+    await writeFile(mosquitto.#path('acl'), RIGHTS)
     await writeFile(mosquitto.#path('mosquitto.conf'), mosquitto.#configuration())
     return mosquitto
   }
@@ -86,6 +94,7 @@ tls_version tlsv1.2
 require_certificate true
 use_identity_as_username true
 allow_anonymous false
+acl_file ${this.#path('acl')}
 persistence true
 persistence_location ${this.#path('state')}/
 user root

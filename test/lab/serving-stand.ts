@@ -140,7 +140,7 @@ export class Stand {
     const own = { doveadmPort: ports.doveadm, imapPort: ports.replica }
     this.replicator = new Dovecot({
       name: 'replicator',
-      conf: replicatorConf({ settings, paths, key, adminPassword: 'unused', ...own }),
+      conf: replicatorConf({ settings, paths, key, adminPassword: 'the admin', ...own }),
       ...{ paths, log, ...own },
     })
     this.front = new MailFront({
@@ -149,6 +149,7 @@ export class Stand {
       tls: { certificate: pem[0] ?? '', key: pem[1] ?? '' },
       listen: ({ port }) => listenOn(port),
       retryMs: [200],
+      secrets: { adminPassword: 'the admin' },
       ...(plan.reserveBytes === undefined
         ? {}
         : { queueLimits: { reserveBytes: plan.reserveBytes } }),

@@ -86,7 +86,7 @@ test.before.each(async (stage) => {
 test.after.each(({ monitor }) => monitor.endAsync())
 
 test('status, info and events arrive, and a farewell at the end', async ({ broker, heard }) => {
-  await withUplink(broker.settingsFor('appliance'), async (uplink) => {
+  await withUplink(broker.settingsFor('lab-1'), async (uplink) => {
     uplink.state(quietStatus)
     uplink.event('warn', 'wire.mended', { user: 'zoe', elements: 3 })
     await until('the event arrives', () => events(heard).length > 0)
@@ -102,7 +102,7 @@ test('status, info and events arrive, and a farewell at the end', async ({ broke
 })
 
 test('who comes later finds status and info retained, and no old events', async (stage) => {
-  await withUplink(stage.broker.settingsFor('appliance'), async (uplink) => {
+  await withUplink(stage.broker.settingsFor('lab-1'), async (uplink) => {
     uplink.state(quietStatus)
     uplink.event('info', 'agent.started')
     await until('the event arrives', () => events(stage.heard).includes('agent.started'))
@@ -120,7 +120,7 @@ test('who comes later finds status and info retained, and no old events', async 
 
 test('an appliance that dies is offline for everybody', async ({ broker, heard }) => {
   const file = `${import.meta.dirname}/../fixtures/noc/uplink-process.ts`
-  const args = [file, JSON.stringify(broker.settingsFor('appliance'))]
+  const args = [file, JSON.stringify(broker.settingsFor('lab-1'))]
   const child = startChild({ program: process.execPath, args }, { stdio: 'inherit' })
   try {
     await until('it is there', () => states(heard).at(-1) === 'transparent-wait')
@@ -132,7 +132,7 @@ test('an appliance that dies is offline for everybody', async ({ broker, heard }
 
 test('events of an outage arrive after it, in order, and the status is of today', async (stage) => {
   const { broker, heard } = stage
-  await withUplink(broker.settingsFor('appliance'), async (uplink) => {
+  await withUplink(broker.settingsFor('lab-1'), async (uplink) => {
     uplink.state(quietStatus)
     uplink.event('info', 'outage.before')
     await until('all is well', () => events(heard).includes('outage.before'))
@@ -156,7 +156,7 @@ test('events of an outage arrive after it, in order, and the status is of today'
 test('an outbox that overflowed keeps what matters and says how much is missing', async (stage) => {
   const { broker, heard } = stage
   await broker.stop()
-  await withUplink(broker.settingsFor('appliance'), async (uplink) => {
+  await withUplink(broker.settingsFor('lab-1'), async (uplink) => {
     uplink.event('error', 'disk.failed')
     for (let number = 0; number < 1_500; number += 1) uplink.event('info', 'flood.seen', { number })
     await broker.start()
@@ -177,7 +177,7 @@ const wrong: readonly (readonly [
 ])[] = [
   [
     'a broker that another authority signed is not spoken to',
-    'appliance',
+    'lab-1',
     'others',
     /certificate is not signed by the authority that we trust/,
     /^noc\.caFile \(.*others\.crt\)$/,

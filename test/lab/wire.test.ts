@@ -1,228 +1,33 @@
 // Goal: the data path does what every posture promises, to real kernels, for both address families.
 // Method: users ↔ appliance ↔ production as namespaces; this file runs itself again inside the appliance's.
-import { spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
-import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { settingsFrom } from '../../agent/config.ts'
 import type { Posture } from '../../agent/continuity/posture.ts'
-import { Wire } from '../../agent/wire/wire.ts'
+import { MacUnknown, Wire } from '../../agent/wire/wire.ts'
 import { macAddress } from '../../firmware/addresses.ts'
-import { endChild } from '../../firmware/child.ts'
 import { inNamespace, run } from '../../firmware/command.ts'
+import {
+  Actor,
+  coldCaches,
+  eventually,
+  greetingFrom,
+  insideAppliance,
+  ip,
+  ns,
+  PMAC,
+  settings,
+  V4,
+  V4B,
+  V6,
+} from './wire-bed.ts'
 
-const PREFIX = process.env['WIRE_LAB'] ?? `ut${process.pid}-`
-const ns = (name: string) => `${PREFIX}${name}`
-const PMAC = macAddress('02:77:00:00:00:02')
 const NEW_MAC = macAddress('02:77:00:00:00:22')
-const V4 = '10.77.0.2'
-const V4B = '10.77.0.3'
-const V6 = 'fd77::2'
-
-const ip = (line: string, namespace?: string) => {
-  const command = { program: 'ip', args: line.split(' ') }
-  return run(namespace === undefined ? command : inNamespace(ns(namespace), command), {
-    timeoutMs: 5_000,
-  })
-}
-
-/** Builds the three namespaces, runs this file inside the appliance's, and removes everything. */
-async function outside(): Promise<void> {
-  try {
-    for (const name of ['users', 'box', 'production']) await ip(`netns add ${ns(name)}`)
-    for (const name of ['users', 'production']) {
-      await run(
-        inNamespace(ns(name), {
-          program: 'sysctl',
-          args: ['-qw', 'net.ipv6.conf.default.accept_dad=0', 'net.ipv6.conf.all.accept_dad=0'],
-        }),
-        { timeoutMs: 5_000 },
-      )
-      await ip('link set lo up', name)
-      const port = name === 'users' ? 'eth0' : 'eth1'
-      await ip(`link add eth0 netns ${ns(name)} type veth peer name ${port} netns ${ns('box')}`)
-    }
-    await ip('link set eth0 address 02:77:00:00:00:10', 'users')
-    await ip(`link set eth0 address ${PMAC}`, 'production')
-    for (const one of ['10.77.0.10/24', '10.77.0.11/24', 'fd77::10/64'])
-      await ip(`address add ${one} dev eth0`, 'users')
-    for (const one of [`${V4}/24`, `${V4B}/24`, `${V6}/64`])
-      await ip(`address add ${one} dev eth0`, 'production')
-    for (const name of ['users', 'production']) await ip('link set eth0 up', name)
-    const inside = spawn(
-      'nsenter',
-      [
-        `--net=/run/netns/${ns('box')}`,
-        ...(process.execArgv.length > 0
-          ? [process.execPath, ...process.execArgv]
-          : [process.execPath]),
-        fileURLToPath(import.meta.url),
-      ],
-      { stdio: 'inherit', env: { ...process.env, WIRE_LAB: PREFIX } },
-    )
-    const [code] = await once(inside, 'exit')
-    process.exitCode = typeof code === 'number' ? code : 1
-  } finally {
-    for (const name of ['users', 'box', 'production', 'svc', 'door', 'cli'])
-      spawnSync('ip', ['netns', 'del', ns(name)], { stdio: 'ignore' })
-  }
-}
-
-/** Runs inside a namespace and does what it is told, as JSON lines: serves lines, or talks to a server. */
-const ACTOR = `
-const net = require('node:net')
-const servers = new Map(), clients = new Map()
-const say = (message) => process.send(message)
-const tell = { serve({ id, tag, ports }) {
-  let left = ports.length
-  for (const port of ports) {
-    const live = new Set()
-    const server = net.createServer((socket) => {
-      live.add(socket); socket.on('error', () => {}).on('close', () => live.delete(socket))
-      const peer = socket.remoteAddress.replace('::ffff:', '') + ' ' + socket.remotePort
-      socket.write(tag + ' ' + peer + '\\n')
-      socket.on('data', (data) => socket.write(tag + ': ' + data))
-    })
-    servers.set(port, { server, live })
-    server.listen({ port, host: '::', backlog: 511 }, () => { left -= 1; if (left === 0) say({ id }) })
-  }
-}, stop({ id, ports }) {
-  for (const port of ports) { const { server, live } = servers.get(port); server.close(); for (const one of live) one.resetAndDestroy() }
-  say({ id })
-}, open({ id, host, port, from, patienceMs }) {
-  const begun = performance.now()
-  const socket = net.connect({ host, port, localAddress: from })
-  const timer = setTimeout(() => socket.destroy(new Error('silence')), patienceMs)
-  const lines = []; let partial = '', waiting
-  const state = { socket, next: () => lines.length > 0 ? Promise.resolve(lines.shift()) : new Promise((resolve) => { waiting = resolve }) }
-  const put = (line) => { if (waiting) { const f = waiting; waiting = undefined; f(line) } else lines.push(line) }
-  let connectedMs
-  socket.once('connect', () => { connectedMs = performance.now() - begun })
-  socket.on('data', (data) => { partial += data; const all = partial.split('\\n'); partial = all.pop(); all.forEach(put) })
-  socket.on('error', (error) => put('! ' + (error.code ?? error.message)))
-  socket.on('close', () => put('! closed'))
-  clients.set(id, state)
-  state.next().then((line) => { clearTimeout(timer); say({ id, line, port: socket.localPort, connectedMs }) })
-}, talk({ id, client, text, patienceMs }) {
-  const { socket, next } = clients.get(client)
-  socket.write(text + '\\n')
-  let done = false
-  const answer = (line) => { if (!done) { done = true; say({ id, line }) } }
-  const got = next(); got.then(answer)
-  setTimeout(() => answer('! silence'), patienceMs)
-}, next({ id, client }) { clients.get(client).next().then((line) => say({ id, line }))
-}, hangUp({ id, client }) { clients.get(client).socket.destroy(); say({ id }) } }
-process.on('message', (message) => tell[message.order](message))
-process.on('disconnect', () => process.exit())
-`
-
-type Told = { readonly line: string; readonly port: number; readonly connectedMs: number }
-
-class Actor {
-  readonly #child
-  readonly #waiting = new Map<number, (told: Told) => void>()
-  static #last = 0
-
-  constructor(namespace: string) {
-    this.#child = spawn(
-      'nsenter',
-      [`--net=/run/netns/${ns(namespace)}`, process.execPath, '-e', ACTOR],
-      { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] },
-    )
-    this.#child.on('message', (told: Told & { id: number }) => {
-      this.#waiting.get(told.id)?.(told)
-      this.#waiting.delete(told.id)
-    })
-  }
-
-  order(order: string, details: Record<string, unknown>): Promise<Told> & { id: number } {
-    Actor.#last += 1
-    const id = Actor.#last
-    const told = new Promise<Told>((resolve) => this.#waiting.set(id, resolve))
-    this.#child.send({ id, order, ...details })
-    return Object.assign(told, { id })
-  }
-
-  serve = (tag: string, ports: readonly number[]) => this.order('serve', { tag, ports })
-  stop = (ports: readonly number[]) => this.order('stop', { ports })
-
-  /** A connection that stays open. */
-  async open(host: string, port: number, from?: string, patienceMs = 5_000) {
-    const opened = this.order('open', { host, port, from, patienceMs })
-    const greeting = await opened
-    return {
-      ...greeting,
-      talk: async (text: string, patience = 5_000) =>
-        (await this.order('talk', { client: opened.id, text, patienceMs: patience })).line,
-      next: async () => (await this.order('next', { client: opened.id })).line,
-      hangUp: () => this.order('hangUp', { client: opened.id }),
-    }
-  }
-
-  /** Who answers a new connection: the first word of the greeting, or what went wrong. */
-  async ask(host: string, port: number, from?: string, patienceMs?: number): Promise<string> {
-    const connection = await this.open(host, port, from, patienceMs)
-    await connection.hangUp()
-    return connection.line.startsWith('!') ? connection.line : (connection.line.split(' ')[0] ?? '')
-  }
-
-  end = () => endChild(this.#child)
-}
-
-const settings = settingsFrom(
-  {
-    production: {
-      addresses: [{ ipv4: V4, ipv6: V6 }, { ipv4: V4B }],
-      mac: PMAC,
-      hostname: 'mail.example.org',
-      domains: ['example.org'],
-      services: [
-        { port: 143, protocol: 'imap', tls: 'starttls' },
-        { port: 25, protocol: 'smtp', tls: 'none' },
-      ],
-      admin: { user: 'admin', passwordFile: '/dev/null' },
-      tls: { certificateFile: '/dev/null', keyFile: '/dev/null' },
-    },
-    accounts: { passwdFile: '/dev/null' },
-    wire: {
-      namespacePrefix: PREFIX,
-      management: { mac: '02:77:00:00:00:09', ipv4: { address: '10.77.0.9', prefix: 24 } },
-    },
-  },
-  'test',
-)
-
-const nothing = () => {}
 const WIRE: Posture = { name: 'wire', held: [] }
 const STAND_IN: Posture = { name: 'stand-in', frozen: false }
+const nothing = () => {}
 
-/** Who answers the appliance's own address: the first word of the greeting, or what went wrong. */
-const greetingFrom = (host: string, port: number): Promise<string> =>
-  new Promise((resolve) => {
-    const socket = connect({ host, port, localAddress: '10.77.0.9' })
-    socket.setTimeout(3_000, () => resolve('! silence'))
-    socket.once('error', (error) => resolve(`! ${error.message}`))
-    socket.once('data', (data) => resolve(data.toString().split(' ')[0] ?? ''))
-    socket.once('data', () => socket.destroy())
-  })
-
-async function coldCaches(): Promise<void> {
-  for (const name of ['users', 'svc'])
-    for (const family of ['-4', '-6']) await ip(`${family} neigh flush all`, name)
-}
-
-async function eventually(what: string, holds: () => Promise<boolean>, withinMs = 10_000) {
-  const end = performance.now() + withinMs
-  while (!(await holds())) {
-    if (performance.now() > end) assert.unreachable(`never: ${what}`)
-    await delay(50)
-  }
-}
-
-function inside(): void {
+function tests(): void {
   const test = suite('wire')
   let wire: Wire
   let users: Actor
@@ -273,6 +78,12 @@ function inside(): void {
     await wire.apply(STAND_IN)
     assert.equal(await answers(), { v4: 'SVC', v6: 'SVC', second: 'SVC', ssh: 'PROD' })
     assert.equal(await wire.verify(), [])
+  })
+
+  test('users beyond a router are served too', async () => {
+    await wire.apply(STAND_IN)
+    assert.is(await users.ask(V4, 143, '10.88.0.1'), 'SVC')
+    assert.is(await users.ask(V6, 143, 'fd88::1'), 'SVC')
   })
 
   test('the appliance itself reaches production while users do not', async () => {
@@ -457,7 +268,7 @@ function inside(): void {
       const begun = performance.now()
       await wire.apply(turn % 2 === 0 ? STAND_IN : WIRE)
       tookMs.push(performance.now() - begun)
-      await delay(30)
+      await delay(40)
     }
     assert.match(await pinged, ' 0% packet loss')
     tookMs.sort((a, b) => a - b)
@@ -473,8 +284,27 @@ function inside(): void {
     assert.equal(await answers(), { v4: 'PROD', v6: 'PROD', second: 'PROD', ssh: 'PROD' })
   })
 
+  test('before production has been heard nothing is promised in its name', async () => {
+    const { mac: _, ...production } = settings.production
+    const fresh = new Wire({ settings: { ...settings, production }, run, log: nothing })
+    await fresh.prepare()
+    await fresh.apply(WIRE)
+    try {
+      await fresh.apply(STAND_IN)
+      assert.unreachable()
+    } catch (error: unknown) {
+      assert.instance(error, MacUnknown)
+    }
+    const mac = await fresh.productionMac()
+    assert.is(mac, NEW_MAC)
+    await fresh.followMac(NEW_MAC)
+    await fresh.apply(STAND_IN)
+    assert.is(await users.ask(V4, 143), 'SVC')
+    await fresh.withdraw()
+    await fresh.close()
+  })
+
   test.run()
 }
 
-if (process.env['WIRE_LAB'] === undefined) await outside()
-else inside()
+if (await insideAppliance(import.meta.url)) tests()

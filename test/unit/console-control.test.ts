@@ -22,6 +22,7 @@ type Stage = {
   logged: string[]
   stop: AbortController
   ended: Promise<void>
+  onGiveBack: () => void
 }
 
 const test = suite<Stage>('control')
@@ -33,6 +34,7 @@ test.before.each(async (stage) => {
   stage.asked = []
   stage.logged = []
   stage.stop = new AbortController()
+  stage.onGiveBack = () => {}
   const note = (what: string) => {
     stage.asked.push(what)
     return Promise.resolve({ accepted: true as const })
@@ -40,12 +42,17 @@ test.before.each(async (stage) => {
   const orders: Orders = {
     status: () => stage.status,
     takeOver: (reason) => note(`take over: ${reason}`),
-    giveBack: (reason) => note(`give back: ${reason}`),
+    giveBack: (reason) => {
+      stage.onGiveBack()
+      return note(`give back: ${reason}`)
+    },
     reload: () => Promise.reject(new Error('disk on fire')),
-    resync: (user) =>
-      user === 'nobody'
-        ? Promise.resolve({ accepted: false, because: 'no such account: nobody' })
-        : note(`resync: ${user ?? 'all'}`),
+    resync: (user) => {
+      if (user === 'nobody')
+        return Promise.resolve({ accepted: false, because: 'no such account: nobody' })
+      if (user === 'forgotten') return new Promise(() => {})
+      return note(`resync: ${user ?? 'all'}`)
+    },
   }
   const log = (_: string, event: string) => stage.logged.push(event)
   // A socket that a dead agent left must not stand in the way.
@@ -187,6 +194,20 @@ test('when the agent has ended, the socket is gone and a caller is told so', asy
   const answer = await ask(stage.path, 'status').catch((error: unknown) => error)
   assert.instance(answer, AgentUnreachable)
   assert.match(String(answer), new RegExp(`${stage.path}: .*ENOENT`))
+})
+
+test('the order that ends the agent is answered before the end', async (stage) => {
+  stage.onGiveBack = () => stage.stop.abort()
+  assert.equal(await ask(stage.path, 'give-back'), { accepted: true })
+  await stage.ended
+})
+
+test('an answer that never comes does not delay the end', async (stage) => {
+  const forgotten = ask(stage.path, 'resync', { user: 'forgotten' }).catch(String)
+  await ask(stage.path, 'status')
+  stage.stop.abort()
+  await stage.ended
+  assert.match(String(await forgotten), /closed without an answer/)
 })
 
 test('an agent that does not answer is waited for no longer than asked', async ({ folder }) => {

@@ -53,6 +53,12 @@ test('problems and refused settings say where to look and what to do', () => {
   ])
 })
 
+test('without any settings there are no last good ones to speak of', () => {
+  const settings = { path: '/data/s.json', accepted: false }
+  const lines = statusLines({ ...quietStatus, state: 'unconfigured', settings })
+  assert.not(lines.some((line) => line.includes('last good')))
+})
+
 test('production that is silent, or answers in part, is not called answering', () => {
   const headline = (status: Status) => String(statusLines(status)[0])
   assert.match(

@@ -2,7 +2,6 @@
 // Method: messages made of statuses and events that hold names where one would not look.
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Status } from '../../agent/console/status.ts'
 import { Outbox } from '../../agent/noc/outbox.ts'
 import {
   differs,
@@ -73,6 +72,7 @@ test('no name of a mailbox leaves the house, wherever it stands', () => {
     mailbox: 'Work/Secret plans',
     because: 'no answer for zoe@example.org; tried <adam@example.org>, twice',
     error: new Error('554 zoe@example.org: no'),
+    todo: 'Ask zoe, or "adam".',
     inside: { account: 'zoe', list: ['adam@example.org'] },
   }
   const { payload } = eventMessage('a1', at, 'info', 'x.seen', fields)
@@ -83,9 +83,10 @@ test('no name of a mailbox leaves the house, wherever it stands', () => {
 
 test('a failing account is told by its stand-in, also inside its error', () => {
   const failing = [{ user: 'zoe', error: 'zoe: mailbox of zoe locked', nextTryInMs: 5 }]
-  const status: Status = { ...quietStatus, accounts: { total: 2, complete: 1, failing } }
-  const { payload } = statusMessage('a1', at, status)
-  assert.not(payload.includes('zoe'))
+  const problems = [{ what: 'a folder of judith is odd', where: 'account judith', todo: 'Nothing' }]
+  const accounts = { total: 2, complete: 1, failing }
+  const { payload } = statusMessage('a1', at, { ...quietStatus, accounts, problems })
+  for (const name of ['zoe', 'judith']) assert.not(payload.includes(name), name)
   assert.is(JSON.parse(payload).accounts.failing[0].user, standInFor('zoe'))
 })
 

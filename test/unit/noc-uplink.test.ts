@@ -5,7 +5,7 @@ import net, { type AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { problemOf } from '../../agent/noc/connection-problem.ts'
+import { type NocSettings, problemOf } from '../../agent/noc/connection-problem.ts'
 import { Uplink } from '../../agent/noc/uplink.ts'
 import { quietStatus } from '../fakes/status.ts'
 
@@ -15,7 +15,7 @@ type Logged = readonly [level: string, event: string]
 async function runUntil(
   url: string,
   enough: (uplink: Uplink) => boolean,
-  files: { readonly caFile?: string } = {},
+  files: Partial<NocSettings> = {},
 ): Promise<{ uplink: Uplink; logged: readonly Logged[] }> {
   const logged: Logged[] = []
   const log = (level: string, event: string) => logged.push([level, event])
@@ -110,6 +110,16 @@ test('a certificate file that is not there is named', async () => {
   })
   assert.is(uplink.problem?.where, 'noc.caFile (/nowhere/ca.crt)')
   assert.match(uplink.problem?.what ?? '', /cannot be read.*ENOENT/)
+})
+
+test('a certificate that is none, or an impossible address, ends nothing', async () => {
+  const garbled = await runUntil('mqtts://127.0.0.1:1', ({ problem }) => problem !== undefined, {
+    certificateFile: import.meta.filename,
+    keyFile: import.meta.filename,
+  })
+  assert.match(garbled.uplink.problem?.what ?? '', /not in PEM/)
+  const nowhere = await runUntil('mqtts://noc:99999', ({ problem }) => problem !== undefined)
+  assert.is(nowhere.uplink.problem?.what, 'that is no address')
 })
 
 test('an uplink that is stopped before it starts ends at once', async () => {

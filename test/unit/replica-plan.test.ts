@@ -44,13 +44,13 @@ const known = (path: string, more: Partial<Pulled> = {}): Pulled & { uidNext: nu
 })
 
 test('nothing is pulled while production is as it was', () => {
-  assert.equal(pullFor([known('INBOX')], [folder('INBOX')]), { what: 'nothing' })
+  assert.equal(pullFor([known('INBOX')], [], [folder('INBOX')]), { what: 'nothing' })
 })
 
 test('only folders that changed are pulled', () => {
   const before = ['INBOX', 'Sent', 'Trash'].map((path) => known(path))
   for (const change of [{ uidNext: 12 }, { messages: 7 }, { unseen: 1 }, { highestModSeq: 41n }])
-    assert.equal(pullFor(before, [folder('INBOX'), folder('Sent', change), folder('Trash')]), {
+    assert.equal(pullFor(before, [], [folder('INBOX'), folder('Sent', change), folder('Trash')]), {
       what: 'folders',
       paths: ['Sent'],
     })
@@ -64,7 +64,15 @@ test('a folder made, gone, renamed or made anew asks for the whole account', () 
     [folder('INBOX'), folder('Renamed')],
     [folder('INBOX'), folder('Sent', { uidValidity: 8 })],
   ]
-  for (const now of seen) assert.equal(pullFor(before, now), { what: 'account' })
+  for (const now of seen) assert.equal(pullFor(before, [], now), { what: 'account' })
+})
+
+test('a subscription that changed asks for the whole account', () => {
+  const before = [known('A'), known('B')]
+  const seen = [folder('A', { subscribed: true }), folder('B', { subscribed: false })]
+  assert.equal(pullFor(before, ['A', 'Ghost'], seen), { what: 'nothing' })
+  assert.equal(pullFor(before, [], seen), { what: 'account' })
+  assert.equal(pullFor(before, ['A', 'B'], seen), { what: 'account' })
 })
 
 test('many changed folders are pulled as one account', () => {
@@ -73,6 +81,7 @@ test('many changed folders are pulled as one account', () => {
   assert.equal(
     pullFor(
       paths.map((path) => known(path)),
+      [],
       now,
     ),
     { what: 'account' },

@@ -29,6 +29,8 @@ export class Account {
   burst: Burst | undefined
   /** Quiet passes in a row that found differences. */
   unequal = 0
+  /** Folders that were pulled anew because they differed. */
+  readonly anew = new Set<string>()
   /** Checks in a row whose pull did not bring what had been seen. */
   behind = 0
   /** When a pass over the whole account is due. */

@@ -11,11 +11,13 @@ export type Answer = { readonly code: string; readonly lines: readonly Line[] }
 /** A command that the server answered with NO or BAD. */
 export class CommandRefused extends Error {
   override readonly name = 'CommandRefused'
+  readonly peer: string
   /** What the server said after the tag: `NO [OVERQUOTA] …`. */
   readonly answer: string
 
   constructor(peer: string, command: string, answer: string) {
     super(`${peer} refused ${command}: ${answer}`)
+    this.peer = peer
     this.answer = answer
   }
 }
@@ -67,6 +69,8 @@ export class ImapSession {
       if (this.#pending.size > 0) this.#fail(`silent for ${SILENCE_MS} ms`)
     })
     this.#socket.on('data', (chunk: Buffer) => this.#receive(chunk))
+    // ImapFlow's parser was unpiped, which pauses the stream.
+    this.#socket.resume()
   }
 
   /**

@@ -42,7 +42,7 @@ export function tokensOf({ text, literals }: Line): readonly Token[] {
 }
 
 /** The value after a name in a flat list, such as `UIDNEXT 5`. */
-export const valueOf = (list: readonly Token[], name: string): Token | undefined => {
+export const itemOf = (list: readonly Token[], name: string): Token | undefined => {
   const index = list.findIndex((item) => typeof item === 'string' && item.toUpperCase() === name)
   return index === -1 ? undefined : list[index + 1]
 }

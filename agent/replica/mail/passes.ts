@@ -22,7 +22,7 @@ import {
 } from './reading.ts'
 import { type Settled, type Stores, settle, settleSubscriptions } from './settle.ts'
 
-/** A pull that did not come to a good end. `dropped` names the folders that the replica has lost by it. */
+/** A pull that did not come to a good end. `dropped` names the folders that the replica has lost. */
 export class PullFailed extends Error {
   override readonly name = 'PullFailed'
   readonly user: string
@@ -45,6 +45,8 @@ export type Pass = {
   readonly differences: readonly string[]
   /** Differences that do not stand in the way of serving the account. */
   readonly notes: readonly string[]
+  /** Folders among whose messages differences were found. */
+  readonly unequal: readonly string[]
 }
 
 export type PassContext = {
@@ -53,6 +55,8 @@ export type PassContext = {
   readonly client: ImapFlow
   readonly user: string
   readonly log: Log
+  /** Folders that were pulled anew because they differed: what differs still is how production describes itself. */
+  readonly anew: ReadonlySet<string>
   /** Between two steps the pass ends when this aborts. */
   readonly signal: AbortSignal
 }
@@ -71,7 +75,7 @@ export async function stutterPass(context: PassContext): Promise<Pass> {
   const settled = await settle(stores, user, before)
   const subscribed = await settleSubscriptions(stores, user)
   signal.throwIfAborted()
-  const unequal = await prove(context, settled)
+  const proof = await prove(context, settled)
   const wanted = await atProduction(() => productionSubscriptions(client))
   const after = await atProduction(() => productionFolders(client))
   return {
@@ -79,10 +83,14 @@ export async function stutterPass(context: PassContext): Promise<Pass> {
     quiet: isQuiet(before, after),
     differences: [
       ...differences(after, settled.replica),
-      ...unequal,
+      ...proof.differences,
       ...subscriptionDifferences(wanted, subscribed),
     ].slice(0, WORDS_MAX),
-    notes: specialUseDifferences(after, await replicaSpecialUses(stores.doveadm, user, after)),
+    notes: [
+      ...proof.notes,
+      ...specialUseDifferences(after, await replicaSpecialUses(stores.doveadm, user, after)),
+    ],
+    unequal: proof.unequal,
   }
 }
 
@@ -96,89 +104,134 @@ export async function follow(
 ): Promise<{ readonly seen: readonly FolderStatus[]; readonly outcome: Outcome }> {
   const { client, stores, user } = context
   const seen = await atProduction(() => productionFolders(client))
-  const wanted = pullFor(stores.ledger.folders(user), seen)
+  const wanted = wantedNow(context, seen)
   if (wanted.what !== 'folders') return { seen, outcome: wanted.what }
   await pull(context, seen, wanted.paths)
   await settle(stores, user, seen)
-  const left = pullFor(stores.ledger.folders(user), seen)
+  const left = wantedNow(context, seen)
   return { seen, outcome: left.what === 'nothing' ? 'pulled' : 'behind' }
 }
 
 export type Outcome = 'nothing' | 'pulled' | 'behind' | 'account'
+
+const wantedNow = ({ stores: { ledger }, user }: PassContext, seen: readonly FolderStatus[]) =>
+  pullFor(ledger.folders(user), ledger.subscriptions(user), seen)
 
 async function pull(
   { stores, user, signal, log }: PassContext,
   production: readonly FolderStatus[],
   paths?: readonly string[],
 ): Promise<void> {
-  let because = ''
   signal.throwIfAborted()
-  for (let n = 1; n <= BACKUPS_MAX && !signal.aborted; n += 1) {
-    try {
-      const { exitCode } = await stores.doveadm.backup(user, paths)
-      if (exitCode === 0) return
-      because = `doveadm backup ended with exit code ${exitCode}`
-    } catch (error: unknown) {
-      if (!(error instanceof PeerUnreachable)) throw error
-      because = error.message
-    }
+  for (let n = 1; ; n += 1) {
+    const because = await backupFailure(stores, user, paths)
+    if (because === undefined) return
+    const replica = await replicaFolders(stores.doveadm, user)
+    const lost = dropped(stores.ledger.folders(user), production, replica)
+    // Before another try mends it, the account must be known to be damaged.
+    if (lost.length > 0 || n === BACKUPS_MAX || signal.aborted)
+      throw new PullFailed(user, because, lost)
     log('debug', 'backup.repeated', { user, because, tries: n })
   }
-  const replica = await replicaFolders(stores.doveadm, user)
-  throw new PullFailed(user, because, dropped(stores.ledger.folders(user), production, replica))
 }
 
-/** Compares, message by message, every folder that is not proved yet; answers what differs. */
-async function prove(context: PassContext, { replica }: Settled): Promise<string[]> {
+/** Why a backup did not succeed. */
+async function backupFailure(
+  { doveadm }: Stores,
+  user: string,
+  paths: readonly string[] | undefined,
+): Promise<string | undefined> {
+  try {
+    const { exitCode } = await doveadm.backup(user, paths)
+    return exitCode === 0 ? undefined : `doveadm backup ended with exit code ${exitCode}`
+  } catch (error: unknown) {
+    if (error instanceof PeerUnreachable) return error.message
+    throw error
+  }
+}
+
+/**
+ * Empties a folder of the replica so that the next passes pull it anew: the first finds that the replica lacks UIDs
+ * which it cannot assign any more and drops the folder, the second copies it. For two mails that bear one UID.
+ * @throws {DoveadmRefused} {PeerUnreachable}
+ */
+export async function empty({ doveadm }: Stores, user: string, path: string): Promise<void> {
+  await doveadm.call('expunge', { user, query: ['mailbox', path, 'all'] })
+}
+
+type Proof = Pick<Pass, 'differences' | 'notes' | 'unequal'>
+
+/** Compares, message by message, every folder that is not proved yet. */
+async function prove(context: PassContext, { replica }: Settled): Promise<Proof> {
   const { ledger } = context.stores
   const unproved = ledger.folders(context.user).filter(({ proved }) => proved !== true)
   const messages = new Map(replica.map((folder) => [folder.path, folder.messages]))
-  const words: string[] = []
+  const proof: { [Key in keyof Proof]: string[] } = { differences: [], notes: [], unequal: [] }
   const proved: FolderState[] = []
   for (const folder of unproved) {
+    const { path } = folder
     context.signal.throwIfAborted()
-    const found = await folderProof(context, folder.path, messages.get(folder.path) ?? 0)
-    if (found.length === 0) proved.push({ ...folder, proved: true })
-    words.push(...found)
-    if (words.length >= WORDS_MAX) break
+    const found = await folderDifference(context, path, messages.get(path) ?? 0)
+    if (found !== undefined && !found.tolerable) {
+      proof.differences.push(found.words)
+      proof.unequal.push(path)
+    } else {
+      proved.push({ ...folder, proved: true })
+      if (found !== undefined) proof.notes.push(found.words)
+    }
+    if (proof.unequal.length >= WORDS_MAX) break
   }
   ledger.recordStates(context.user, proved)
-  return words
+  return proof
 }
 
-async function folderProof(
-  { client, stores, user }: PassContext,
+type Found = { readonly words: string; readonly tolerable: boolean }
+
+/** The first difference among a folder's messages; a tolerable one only when there is no other. */
+async function folderDifference(
+  { client, stores, user, anew }: PassContext,
   path: string,
   messages: number,
-): Promise<string[]> {
-  const mailbox = await atProduction(() => client.mailboxOpen(path, { readOnly: true }))
-  if (mailbox.exists !== messages)
-    return [`${path}: ${mailbox.exists} messages, in the replica ${messages}`]
+): Promise<Found | undefined> {
+  const { exists } = await atProduction(() => client.mailboxOpen(path, { readOnly: true }))
+  if (exists !== messages)
+    return { words: `${path}: ${exists} messages, in the replica ${messages}`, tolerable: false }
+  let tolerated: Found | undefined
   for (const [first, last] of ranges(messages)) {
     const [there, here] = await Promise.all([
       atProduction(() => productionRows(client, first, last)),
       replicaRows(stores.doveadm, user, path, [`${first}:${last}`]),
     ])
-    const words = rowDifferences(path, there, here)
-    if (words.length > 0) return words
+    const found = rowDifference(path, there, here, anew.has(path))
+    if (found?.tolerable === false) return found
+    tolerated ??= found
   }
-  return []
+  return tolerated
 }
 
-function rowDifferences(
+function rowDifference(
   path: string,
   production: readonly MessageRow[],
   replica: readonly MessageRow[],
-): string[] {
+  isAnew: boolean,
+): Found | undefined {
   if (production.length !== replica.length)
-    return [`${path}: ${production.length} messages read, in the replica ${replica.length}`]
+    return {
+      words: `${path}: ${production.length} messages read, in the replica ${replica.length}`,
+      tolerable: false,
+    }
+  let tolerated: Found | undefined
   for (const [n, row] of production.entries()) {
     const copy = replica[n]
-    for (const key of ['uid', 'flags', 'dateS', 'size'] as const)
-      if (row[key] !== copy?.[key])
-        return [`${path}: UID ${row.uid}: ${key} is ${row[key]}, in the replica ${copy?.[key]}`]
+    for (const key of ['uid', 'flags', 'dateS', 'size'] as const) {
+      if (row[key] === copy?.[key]) continue
+      const words = `${path}: UID ${row.uid}: ${key} is ${row[key]}, in the replica ${copy?.[key]}`
+      const tolerable = isAnew && (key === 'dateS' || key === 'size')
+      if (!tolerable) return { words, tolerable }
+      tolerated ??= { words, tolerable }
+    }
   }
-  return []
+  return tolerated
 }
 
 function subscriptionDifferences(production: readonly string[], replica: readonly string[]) {

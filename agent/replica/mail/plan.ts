@@ -10,6 +10,8 @@ export type FolderStatus = {
   readonly highestModSeq: bigint
   /** RFC 6154, such as `\Sent`; only what the server itself says, never guessed from a name. */
   readonly specialUse?: string
+  /** Present where it is told along with the rest, at no further cost. */
+  readonly subscribed?: boolean
 }
 
 /** What the ledger says that production had when it was last pulled. */
@@ -31,14 +33,21 @@ export type Pull =
 /** Above this number one pass over the whole account costs less than one pull a folder. */
 const FOLDERS_MAX = 6
 
-/** What must be pulled so that the replica follows production. */
-export function pullFor(known: readonly Pulled[], seen: readonly FolderStatus[]): Pull {
+/** What must be pulled so that the replica, with these subscriptions, follows production. */
+export function pullFor(
+  known: readonly Pulled[],
+  subscriptions: readonly string[],
+  seen: readonly FolderStatus[],
+): Pull {
   const before = new Map(known.map((folder) => [folder.path, folder]))
+  const subscribed = new Set(subscriptions)
   if (before.size !== seen.length) return { what: 'account' }
   const paths: string[] = []
   for (const now of seen) {
     const then = before.get(now.path)
     if (then === undefined || then.uidValidity !== now.uidValidity) return { what: 'account' }
+    if (now.subscribed !== undefined && now.subscribed !== subscribed.has(now.path))
+      return { what: 'account' }
     if (!isPulled(then, now)) paths.push(now.path)
   }
   if (paths.length > FOLDERS_MAX) return { what: 'account' }
@@ -105,7 +114,7 @@ export const specialUseDifferences = (
     .filter(({ path, specialUse }) => specialUse !== undefined && replica.get(path) !== specialUse)
     .map(
       ({ path, specialUse }) =>
-        `${path}: special use is ${specialUse}, in the replica ${replica.get(path) ?? 'none'}`,
+        `${path}: special use is ${specialUse}, in the replica ${replica.get(path) || 'none'}`,
     )
 
 /**
@@ -114,7 +123,7 @@ export const specialUseDifferences = (
  */
 export function dropped(
   known: readonly (Pulled & { readonly uidNext: number })[],
-  production: readonly FolderStatus[],
+  production: readonly Pick<FolderStatus, 'path' | 'uidValidity'>[],
   replica: readonly FolderStatus[],
 ): string[] {
   const wanted = new Set(production.map(({ path, uidValidity }) => `${uidValidity} ${path}`))

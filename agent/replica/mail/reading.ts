@@ -42,7 +42,7 @@ export async function productionFolders(client: ImapFlow): Promise<FolderStatus[
     .filter(
       ({ path, flags }) => !flags.has('\\Noselect') && !foreign.some((p) => path.startsWith(p)),
     )
-    .map(({ path, status, specialUse, specialUseSource }) => ({
+    .map(({ path, status, specialUse, specialUseSource, subscribed }) => ({
       path,
       uidValidity: Number(status?.uidValidity ?? 0),
       uidNext: status?.uidNext ?? 0,
@@ -50,6 +50,8 @@ export async function productionFolders(client: ImapFlow): Promise<FolderStatus[
       unseen: status?.unseen ?? 0,
       highestModSeq: status?.highestModseq ?? 0n,
       ...(specialUse !== undefined && specialUseSource === 'extension' ? { specialUse } : {}),
+      // ImapFlow says of every INBOX that it is subscribed.
+      ...(path === 'INBOX' ? {} : { subscribed: subscribed === true }),
     }))
 }
 
@@ -126,7 +128,7 @@ export async function replicaSpecialUses(
   )
   const uses = new Map<string, string>()
   for (const [n, answer] of answers.entries())
-    uses.set(paths[n]?.path ?? '', String(tableOf(answer)[0]?.['value'] ?? 'none'))
+    uses.set(paths[n]?.path ?? '', String(tableOf(answer)[0]?.['value'] ?? ''))
   return uses
 }
 

@@ -12,8 +12,9 @@ import {
   PeerUnreachable,
 } from './imap.ts'
 import type { Ledger } from './ledger.ts'
-import { follow, type PassContext, PullFailed, stutterPass } from './passes.ts'
-import { afterCheck, arrivals, backoffMs, roundMs } from './plan.ts'
+import { empty, follow, type PassContext, PullFailed, stutterPass } from './passes.ts'
+import { afterCheck, arrivals, backoffMs, dropped, roundMs } from './plan.ts'
+import { replicaFolders } from './reading.ts'
 import { settle, settleSubscriptions } from './settle.ts'
 
 export type ReplicatorOptions = {
@@ -92,6 +93,7 @@ export class Replicator {
     const stop = () => this.#wake()
     signal.addEventListener('abort', stop)
     try {
+      await this.#verify(signal)
       while (!signal.aborted) {
         if (this.#failed !== undefined) throw this.#failed.error
         if (!this.#paused) this.#startDueTurns()
@@ -179,6 +181,20 @@ export class Replicator {
     return this.#options.clock.now()
   }
 
+  /** An agent that ended while a pull was dropping folders could not say so: complete accounts must still have all. */
+  async #verify(signal: AbortSignal): Promise<void> {
+    const { ledger, doveadm, log } = this.#options
+    for (const account of this.#accounts.values()) {
+      if (!account.complete) continue
+      if (signal.aborted || this.#paused) return
+      const known = ledger.folders(account.user)
+      const lost = dropped(known, known, await replicaFolders(doveadm, account.user))
+      if (lost.length === 0) continue
+      log('warn', 'replica.damaged', { user: account.user, folders: lost.length })
+      this.#setComplete(account, false)
+    }
+  }
+
   #startDueTurns(): void {
     const nowMs = this.#nowMs()
     this.#beginRound(nowMs)
@@ -227,7 +243,8 @@ export class Replicator {
     account.begin()
     try {
       await this.#connections.use(account.user, async (client) => {
-        const context = { stores: this.#options, client, user: account.user, log, signal }
+        const { user, anew } = account
+        const context = { stores: this.#options, client, user, log, anew, signal }
         await (isPass ? this.#pass(account, context) : this.#check(account, context))
       })
       this.#reached()
@@ -256,6 +273,7 @@ export class Replicator {
     const { passes } = ledger.account(user)
     ledger.record(user, { passes: passes + 1, lastPassAtMs: clock.date().getTime() })
     account.lastPassAtMs = clock.date().getTime()
+    if (account.unequal >= UNEQUAL_MAX) await this.#pullAnew(account, pass.unequal)
     if (account.unequal >= UNEQUAL_MAX)
       throw new PullFailed(user, `differs from production: ${pass.differences.join('; ')}`, [])
     if (!complete) {
@@ -267,6 +285,18 @@ export class Replicator {
     account.inSyncMs = beganMs
     account.behind = 0
     account.passDueMs = this.#nowMs() + settings.replication.sweepMs
+  }
+
+  /** The last means against folders that stay unequal; each is worth it once. */
+  async #pullAnew(account: Account, unequal: readonly string[]): Promise<void> {
+    const { user, anew } = account
+    for (const path of unequal.filter((folder) => !anew.has(folder))) {
+      this.#setComplete(account, false)
+      this.#options.log('warn', 'folder.pulled-anew', { user })
+      anew.add(path)
+      account.unequal = 0
+      await empty(this.#options, user, path)
+    }
   }
 
   async #check(account: Account, context: PassContext): Promise<void> {

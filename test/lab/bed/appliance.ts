@@ -23,6 +23,15 @@ export type AppliancePlan = {
 }
 export type AgentRecord = Extract<ApplianceRecord, { kind: 'agent' }>
 
+/** The agent ended, or does not answer in time; the message ends with what it wrote last. */
+export class AgentSilent extends Error {
+  override readonly name = 'AgentSilent'
+
+  constructor(written: string, cause: unknown) {
+    super(`the agent does not answer; it wrote:\n${written}`, { cause })
+  }
+}
+
 export const APPLIANCE_ID = 'lab-appliance'
 const ANSWER_MS = 20_000
 const READY_MS = 20_000
@@ -114,7 +123,7 @@ async function untilItAnswers(appliance: AgentRecord, log: string): Promise<void
     if (failure === undefined) return
     if (!(failure instanceof CommandFailed)) throw failure
     if (!isAlive(appliance.pid) || performance.now() > deadline)
-      throw new Error(`the agent does not answer: ${failure.stderr.trim()}\n${await tail(log)}`)
+      throw new AgentSilent(await tail(log), failure)
     await delay(READY_POLL_MS)
   }
 }

@@ -135,10 +135,16 @@ export function reportOf(
   }
   const { lost, duplicated, resurrected, misplaced, flagsLost, refusedForGood } = verdict
   const all = { lost, duplicated, resurrected, misplaced, flagsLost, refusedForGood }
-  const offenders = Object.entries(all).map(([what, them]) => [what, them.slice(0, OFFENDERS_SHOWN)])
+  const offenders = Object.entries(all).map(([what, them]) => [
+    what,
+    them.slice(0, OFFENDERS_SHOWN),
+  ])
   return {
     ok: broken === undefined && pledges.every(({ kept }) => kept),
-    states: tale.states.map(({ name, atMs }) => ({ name, atMs: Math.round(atMs - tale.startedMs) })),
+    states: tale.states.map(({ name, atMs }) => ({
+      name,
+      atMs: Math.round(atMs - tale.startedMs),
+    })),
     accounts: tale.users.length,
     identical: equal.length > 0 && equal.every(Boolean),
     lost: lost.length,

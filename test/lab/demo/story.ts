@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Bed } from '../bed/bed.ts'
 import { inBed } from '../bed/record.ts'
-import { compare, type Digest, readDigest } from '../digest.ts'
+import { type Comparison, compare, type Digest, readDigest, whole } from '../digest.ts'
 import { check, type Verdict } from '../users/checker.ts'
 import { nowMs } from '../users/records.ts'
 import { Simulation } from '../users/simulation.ts'
@@ -12,9 +12,11 @@ import type { Chapter, Mark, Tale } from './tale.ts'
 export type Narrate = (atMs: number, text: string) => void
 
 const ASK_EVERY_MS = 20
+/** Busy people: each does something about once a second. */
+const PAUSE_MS = 1_000
 const CALM_MS = 5_000
 const EQUAL_WITHIN_MS = 20_000
-const INITIALIZATION_MS = 60_000
+const INITIALIZATION_MS = 90_000
 const FAILOVER_MS = 30_000
 const GIVE_BACK_MS = 90_000
 
@@ -27,8 +29,8 @@ const MEANINGS: Readonly<Record<string, string>> = {
 }
 
 const DEEDS = {
-  kill: 'all of production’s mail servers die at once (kill -9)',
-  'link-down': 'production’s network cable is pulled',
+  kill: { label: 'servers killed', told: 'all of production’s mail servers die at once (kill -9)' },
+  'link-down': { label: 'cable pulled', told: 'production’s network cable is pulled' },
 } as const
 
 /** One whole life: replicate, fail, stand in, give back; twice, by two kinds of failure. */
@@ -44,6 +46,7 @@ export class Story {
   readonly equal: boolean[] = []
   #users: Simulation | undefined
   #before: Digest = {}
+  #progress = ''
 
   constructor(bed: Bed, startedMs: number, narrate: Narrate, signal: AbortSignal) {
     this.#bed = bed
@@ -69,12 +72,15 @@ export class Story {
 
   /** @throws {NeverCame} */
   async tell(useMs: Readonly<Record<Chapter['fault'], number>>): Promise<void> {
-    this.#before = await readDigest(this.#bed, 'production')
+    this.#before = whole(await readDigest(this.#bed, 'production'))
     this.#users = await Simulation.start(this.#bed, {
+      pauseMs: PAUSE_MS,
       asker: { everyMs: ASK_EVERY_MS, login: false },
     })
     const { length } = this.#bed.record.accounts
-    this.#say(`${length} people begin to work: they read, file, delete, send; nobody will tell them`)
+    this.#say(
+      `${length} people begin to work: they read, file, delete, send; nobody will tell them`,
+    )
     await this.#happenings.until('transparent-wait', {
       sinceMs: this.#startedMs,
       withinMs: INITIALIZATION_MS,
@@ -91,7 +97,7 @@ export class Story {
   async settle(): Promise<Verdict> {
     await this.#users?.stop()
     await this.#queueEmpties()
-    const after = await readDigest(this.#bed, 'production')
+    const after = whole(await readDigest(this.#bed, 'production'))
     return check(this.#users?.records ?? [], this.#before, after)
   }
 
@@ -101,14 +107,14 @@ export class Story {
   }
 
   async #chapter(fault: Chapter['fault'], useMs: number): Promise<void> {
-    const faultMs = this.#mark('fault', fault)
-    this.#narrate(faultMs, DEEDS[fault])
+    const faultMs = this.#mark('fault', DEEDS[fault].label)
+    this.#narrate(faultMs, DEEDS[fault].told)
     await this.#bed.fault(fault)
     const failover = await this.#reach('failover', faultMs, FAILOVER_MS)
     this.#say(`people go on working for ${useMs / 1_000} s, on the appliance`)
     await this.#calm(useMs)
 
-    const healMs = this.#mark('heal', 'production is repaired')
+    const healMs = this.#mark('heal', 'repaired')
     this.#say('production is repaired')
     await this.#bed.heal()
     await this.#reach('prepare-to-failback', healMs, GIVE_BACK_MS)
@@ -148,7 +154,7 @@ export class Story {
         this.#say(
           comparison.identical
             ? 'compared: production and replica hold the same, to the last UID, flag and byte'
-            : `compared: the sides differ: ${firstDifference(comparison.accounts)}`,
+            : `compared: the sides differ: ${firstDifference(comparison)}`,
         )
         break
       }
@@ -166,12 +172,13 @@ export class Story {
 
   async #sayProgress(): Promise<void> {
     const status = JSON.parse(await this.#bed.ask('status', '--json')) as {
-      state: string
       accounts: { total: number; complete: number; failing: unknown[] }
     }
     const { total, complete, failing } = status.accounts
     const trouble = failing.length === 0 ? '' : `, ${failing.length} failing`
-    this.#say(`… ${status.state}: ${complete} of ${total} mailboxes are complete${trouble}`)
+    const progress = `${complete} of ${total} mailboxes are complete${trouble}`
+    if (progress !== this.#progress) this.#say(`… ${progress}`)
+    this.#progress = progress
   }
 
   #tellState({ name, atMs, because }: StateEntry): void {
@@ -183,7 +190,8 @@ export class Story {
   }
 }
 
-function firstDifference(accounts: ReturnType<typeof compare>['accounts']): string {
+function firstDifference({ accounts, unreadable }: Comparison): string {
+  for (const [user, reason] of Object.entries(unreadable)) return `${user}, ${reason}`
   for (const [user, folders] of Object.entries(accounts))
     for (const [folder, { differences }] of Object.entries(folders))
       if (differences.length > 0) return `${user}, ${folder}, ${differences[0]}`

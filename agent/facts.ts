@@ -1,0 +1,39 @@
+import { join } from 'node:path'
+import { Low } from 'lowdb'
+import type { MacAddress } from '../firmware/addresses.ts'
+import { DurableFile } from '../firmware/durable-file.ts'
+import type { Naming } from './replica/mail/discover.ts'
+
+/** What was learned of production and must be known when it is not there to be asked. */
+export type Learned = {
+  readonly mac?: MacAddress
+  readonly naming?: Naming
+}
+
+/** Facts about production, on the medium. */
+export class Facts {
+  readonly #low: Low<Learned>
+
+  private constructor(low: Low<Learned>) {
+    this.#low = low
+  }
+
+  static async open(state: string): Promise<Facts> {
+    const low = new Low<Learned>(new DurableFile<Learned>(join(state, 'production')), {})
+    await low.read()
+    return new Facts(low)
+  }
+
+  get learned(): Learned {
+    return this.#low.data
+  }
+
+  /** Answers when it is on the medium; `false` when it was known already. */
+  async learn(facts: Learned): Promise<boolean> {
+    const after = { ...this.#low.data, ...facts }
+    if (JSON.stringify(after) === JSON.stringify(this.#low.data)) return false
+    this.#low.data = after
+    await this.#low.write()
+    return true
+  }
+}
