@@ -36,7 +36,11 @@ export type Parts = {
   readonly services: readonly ServiceName[]
   readonly journal: { readonly last: Entry | undefined; enter(entry: Entry): Promise<void> }
   readonly wire: { apply(posture: Posture): Promise<void>; rearm(): Promise<void> }
-  readonly door: { verdict(service: ServiceName, who: 'production' | 'service'): void }
+  readonly door: {
+    /** A verdict is to come: who arrives waits for it. */
+    suspect(service: ServiceName): void
+    verdict(service: ServiceName, who: 'production' | 'service'): void
+  }
   readonly activities: Readonly<Partial<Record<StateName, Activity>>>
   /** Told after each turn that changed something, with what stands in the journal. */
   readonly report: (state: State, entry: Entry) => void
@@ -177,6 +181,8 @@ export class Agent {
       for (const service of this.#parts.services) this.#parts.door.verdict(service, 'service')
       return
     }
+    for (const service of held(after))
+      if (!held(before).includes(service)) this.#parts.door.suspect(service)
     const still = new Set(held(after))
     const released = postureOf(before).name === 'stand-in' ? this.#parts.services : held(before)
     for (const service of released)

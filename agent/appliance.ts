@@ -48,6 +48,7 @@ import { capture } from './wire/capture.ts'
 import { watchCarrier } from './wire/carrier.ts'
 import { Door } from './wire/door.ts'
 import { BACKSTAGE } from './wire/links.ts'
+import { Replay } from './wire/replay.ts'
 import { listenIn } from './wire/sockets.ts'
 import { Wire } from './wire/wire.ts'
 
@@ -457,7 +458,9 @@ export class Appliance {
       },
       hint: (user, path) => this.#replicator.hint(user, path),
     })
+    const replay = new Replay({ settings, log: this.#log })
     await Promise.all([
+      replay.run(signal),
       watchCarrier(
         { interface: settings.wire.production, log: this.#log },
         (up) => this.#health.carrier(up),
@@ -466,6 +469,7 @@ export class Appliance {
       capture(
         { settings, log: this.#log },
         (segment) => {
+          replay.segment(segment)
           this.#health.segment(segment)
           triggers.segment(segment)
         },

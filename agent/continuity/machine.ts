@@ -114,7 +114,7 @@ export function postureOf(state: State): Posture {
   switch (state.name) {
     case 'unconfigured':
     case 'initialization':
-      return { name: 'wire', held: [] }
+      return { name: 'bare' }
     case 'transparent-wait':
       return { name: 'wire', held: state.suspected }
     case 'failover':
@@ -127,7 +127,8 @@ export function postureOf(state: State): Posture {
 }
 
 /** Whether users are answered by us, wholly or in part. */
-export const standsIn = (state: State): boolean => postureOf(state).name !== 'wire'
+export const standsIn = (state: State): boolean =>
+  ['stand-in', 'steer'].includes(postureOf(state).name)
 
 /** The state to resume after a restart: suspicions and a write barrier do not outlive the process that had them. */
 export function resumed(name: StateName): State {

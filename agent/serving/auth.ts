@@ -1,9 +1,9 @@
 import { chmod, rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
-import { createInterface } from 'node:readline'
 import type { Log } from '../../firmware/log.ts'
 import { accountOf } from './accounts.ts'
 import { reply, requestFrom } from './dict.ts'
+import { eachLine } from './lines.ts'
 import type { Entry } from './passwd-file.ts'
 
 /** Whether a user may be served: `unavailable` users exist, but their mailboxes are not complete here. */
@@ -13,7 +13,6 @@ export type Admit = (user: string) => Promise<Admission>
 /** Dovecot gives up after 30 s: an answer that says why must come before. */
 const ADMIT_MS = 20_000
 const CONNECTIONS_MAX = 64
-const LINE_BYTES_MAX = 8_192
 const PREFIX = 'shared/passdb/'
 
 export type PasswordOracleOptions = {
@@ -70,14 +69,12 @@ export class PasswordOracle {
     )
     // Replies go out in the order of the questions.
     let before: Promise<void> = Promise.resolve()
-    createInterface({ input: socket }).on('line', (line) => {
-      if (line.length > LINE_BYTES_MAX) return socket.destroy()
+    eachLine(socket, (line) => {
       const answer = this.#answer(line)
       before = before.then(async () => {
         const text = await answer
         if (text !== undefined && socket.writable) socket.write(text)
       })
-      return undefined
     })
   }
 

@@ -3,13 +3,13 @@ import { randomBytes } from 'node:crypto'
 import { chmod, chown, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { createConnection, type NetConnectOpts } from 'node:net'
 import { dirname, join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { endChild, startChild } from '../../firmware/child.ts'
 import { inNamespace } from '../../firmware/command.ts'
 import type { Log } from '../../firmware/log.ts'
 import type { Paths } from '../paths.ts'
 import { DOVEADM_PORT, type DovecotConf, MAIL_UID, REPLICA_IMAP_PORT } from './dovecot-conf.ts'
+import { eachLine } from './lines.ts'
 
 export {
   DOVEADM_PORT,
@@ -174,7 +174,7 @@ export class Dovecot {
     // A program that cannot be started has no pid, and `ended` says so.
     child.on('error', (error) => this.#tail.push(error.message))
     if (child.stderr !== null)
-      createInterface({ input: child.stderr }).on('line', (line) => {
+      eachLine(child.stderr, (line) => {
         this.#tail = [...this.#tail.slice(1 - TAIL_LINES), line]
         const grave = /\b(Error|Fatal|Panic): /.test(line)
         log(grave ? 'warn' : 'debug', 'dovecot.said', { instance: name, line })

@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { createConnection } from 'node:net'
-import { createInterface } from 'node:readline'
+import { eachLine } from './lines.ts'
 
 /** What Dovecot thinks of a login. `unavailable`: it could not tell, or the user may not be served at present. */
 export type LoginVerdict = 'accepted' | 'wrong' | 'unavailable'
@@ -41,7 +41,7 @@ export function verifyLogin(
     socket.setTimeout(VERIFY_MS, () => settle('unavailable'))
     socket.on('error', () => settle('unavailable'))
     socket.on('close', () => settle('unavailable'))
-    createInterface({ input: socket }).on('line', (line) => {
+    eachLine(socket, (line) => {
       if (line === 'DONE')
         socket.write(saslRequest(login.user, login.password, login.client, randomInt(1, 2 ** 31)))
       const verdict = verdictFrom(line)

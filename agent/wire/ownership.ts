@@ -22,7 +22,7 @@ export function ownershipOf(
     return [
       [`divert${family}`, when(standsIn, all)],
       [`steer${family}`, when(posture.name === 'steer', all)],
-      [`guard${family}`, when(!standsIn, all)],
+      [`guard${family}`, when(posture.name === 'wire' || posture.name === 'steer', all)],
       [`hold${family}`, endpointsOf(plan, family, ({ name }) => held.includes(name))],
       [`freeze${family}`, when(standsIn && posture.frozen, all)],
       [`claim${family}`, when(standsIn, claimed(plan, family))],
@@ -50,7 +50,9 @@ export function elementsFor(posture: Posture, plan: WirePlan): string {
     ...(elements.length === 0 ? [] : [add(set, elements, secondsOf(set))]),
   ])
   const forgotten =
-    posture.name === 'wire' ? FAMILIES.map((family) => `flush set ${TABLE} flows${family}`) : []
+    posture.name === 'wire' || posture.name === 'bare'
+      ? FAMILIES.map((family) => `flush set ${TABLE} flows${family}`)
+      : []
   return [...lines, ...forgotten, ''].join('\n')
 }
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { setTimeout as delay } from 'node:timers/promises'
 import * as v from 'valibot'
 import { type MacAddress, macAddress } from '../../firmware/addresses.ts'
-import { type Command, inNamespace, type Run } from '../../firmware/command.ts'
+import { type Command, CommandFailed, inNamespace, type Run } from '../../firmware/command.ts'
 import type { Log } from '../../firmware/log.ts'
 import type { Settings } from '../config.ts'
 import type { Posture } from '../continuity/posture.ts'
@@ -76,7 +76,7 @@ export class Wire {
   readonly #nft: Nft
   readonly #lease: Lease
   #mac: MacAddress | undefined
-  #posture: Posture = { name: 'wire', held: [] }
+  #posture: Posture = { name: 'bare' }
   /** Transactions go one after the other: an old refresh must never land after a new posture. */
   #turn: Promise<unknown> = Promise.resolve()
 
@@ -119,10 +119,18 @@ export class Wire {
     return this.#inTurn(() => this.#arm(posture))
   }
 
-  /** Gives what is armed its full three seconds again; to be called every second. @throws {CommandFailed} */
+  /** Gives what is armed its full three seconds again; to be called every second. A lost table is loaded anew. */
   rearm(): Promise<void> {
     return this.#inTurn(async () => {
-      if (this.#mac !== undefined) await this.#nft.apply(refreshFor(this.#posture, this.#plan))
+      if (this.#mac === undefined) return
+      try {
+        await this.#nft.apply(refreshFor(this.#posture, this.#plan))
+      } catch (error: unknown) {
+        if (!(error instanceof CommandFailed)) throw error
+        this.#log('error', 'wire.table-lost', { because: error.stderr })
+        await this.#nft.apply(this.#tableText(await this.#nft.list()))
+        await this.#arm(this.#posture)
+      }
     })
   }
 
@@ -192,8 +200,9 @@ export class Wire {
   }
 
   async #arm(posture: Posture): Promise<void> {
-    const bare = posture.name === 'wire' && posture.held.length === 0
-    if (this.#mac === undefined && !bare)
+    const promising =
+      posture.name !== 'bare' && !(posture.name === 'wire' && posture.held.length === 0)
+    if (this.#mac === undefined && promising)
       throw new MacUnknown('production has not been heard: set production.mac in the settings')
     this.#posture = posture
     // Without its MAC address nothing may be promised in production's name, not even a wait at the door.

@@ -64,7 +64,10 @@ async function main(): Promise<boolean> {
         throw error
       },
     )
-    if (broken !== undefined) narrate(nowMs(), `THIS DID NOT GO AS PROMISED: ${broken}`)
+    if (broken !== undefined) {
+      narrate(nowMs(), `THIS DID NOT GO AS PROMISED: ${broken}`)
+      for (const complaint of await story.complaints()) narrate(nowMs(), `    ${complaint}`)
+    }
     narrate(nowMs(), 'people finish; what they were promised is compared with what is there')
     const verdict = await story.settle()
     const { tale } = story

@@ -267,10 +267,7 @@ async function withProduction(
   }
 }
 
-test('what waited is submitted to production on its user\u2019s behalf', async ({
-  plan,
-  stand,
-}) => {
+test('what waited is submitted to production on behalf of its user', async ({ stand }) => {
   const ports = await freePorts()
   const got: string[] = []
   const production = new SMTPServer({
@@ -294,7 +291,6 @@ test('what waited is submitted to production on its user\u2019s behalf', async (
   } finally {
     await new Promise<void>((resolve) => production.close(resolve))
   }
-  assert.is(stand.front.queued, 0, `${plan.directory} is empty`)
 })
 
 test('when production is not there yet, everything is kept', async ({ plan, stand }) => {

@@ -40,13 +40,13 @@ class World {
   readonly clock = new FakeClock()
   readonly entries: Entry[] = []
   full = false
-  #posture: Posture = { name: 'wire', held: [] }
+  #posture: Posture = { name: 'bare' }
   #armedAtMs = 0
 
   /** What the kernel does at this moment: ownership that nobody re-arms runs out. */
   get posture(): Posture {
     const expired = this.clock.now() - this.#armedAtMs > EXPIRY_MS
-    return expired ? { name: 'wire', held: [] } : this.#posture
+    return expired ? { name: 'bare' } : this.#posture
   }
 
   parts(seed: number): Parts {
@@ -78,7 +78,7 @@ class World {
           return Promise.resolve()
         },
       },
-      door: { verdict: () => {} },
+      door: { suspect: () => {}, verdict: () => {} },
       activities: {},
       report: () => {},
     }
@@ -98,7 +98,7 @@ async function walk(seed: number): Promise<void> {
       await running
       if (draw() < 0.3) {
         await world.clock.pass(EXPIRY_MS + 1)
-        assert.is(world.posture.name, 'wire', `seed ${seed}: a dead agent holds traffic`)
+        assert.is(world.posture.name, 'bare', `seed ${seed}: a dead agent holds traffic`)
       }
       stop = new AbortController()
       agent = new Agent(world.parts(seed))

@@ -7,6 +7,8 @@ const FOLDERS_MAX = 100_000
 /** An account at one server: which folders there are, and one of them selected. */
 export class ImapAccount {
   readonly session: ImapSession
+  /** What the selected folder knows besides the flags of IMAP itself. */
+  keywords: readonly string[] = []
   /** Prefixes of what belongs to others. */
   readonly #foreign: readonly string[]
   readonly #statusItems: string
@@ -77,8 +79,9 @@ export class ImapAccount {
     const { lines } = await this.session.command(`SELECT ${quotedMailbox(path)}`)
     this.#selected = path
     const permanent = lines.map(({ text }) => /\[PERMANENTFLAGS \(([^)]*)\)/i.exec(text)?.[1])
-    const flags = permanent.find((text) => text !== undefined)
-    this.#permanent = new Set(flags?.toLowerCase().split(' '))
+    const flags = permanent.find((text) => text !== undefined)?.split(' ') ?? []
+    this.#permanent = new Set(flags.map((flag) => flag.toLowerCase()))
+    this.keywords = flags.filter((flag) => /^[a-z0-9$_]/i.test(flag))
     return lines
   }
 

@@ -24,6 +24,7 @@ const PORTION_MESSAGES_MAX = 256
 const MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 /** Commands written ahead of their answers. */
 const PIPELINED_MAX = 500
+const KEYWORDS_MAX = 50
 
 /** A message's place in the comparison after everything was given back. */
 export type Stamped = { readonly flags: readonly string[]; readonly stamp: string }
@@ -176,23 +177,29 @@ export class ImapFolder implements ProductionSide {
     return found
   }
 
-  /** Some servers count a change per message, some one per command: the first one tells. */
+  /**
+   * What counts as a change differs: with Cyrus each message that a command changes, with Dovecot each keyword. Two
+   * trials tell. Only keywords that the folder knows already are used: it would remember others for ever.
+   */
   async raiseModSeq(modSeq: bigint, pads: readonly number[]): Promise<void> {
     await this.#account.select(this.#path)
-    const all = uidSets(pads)[0] ?? ''
-    let isFlagged = false
+    const flags = ['\\Flagged', ...this.#account.keywords.slice(0, KEYWORDS_MAX)].join(' ')
+    const [all = '', one] = [uidSets(pads)[0], String(pads[0] ?? 0)]
+    let isSet = false
     const toggle = (set: string) => {
-      isFlagged = !isFlagged
-      const sign = isFlagged ? '+' : '-'
-      return this.#session.command(`UID STORE ${set} ${sign}FLAGS.SILENT (\\Flagged)`, () => {})
+      isSet = !isSet
+      const sign = isSet ? '+' : '-'
+      return this.#session.command(`UID STORE ${set} ${sign}FLAGS.SILENT (${flags})`, () => {})
     }
     const before = await this.highestModSeq()
     await toggle(all)
+    const between = await this.highestModSeq()
+    await toggle(one)
     let now = await this.highestModSeq()
-    const isPerMessage = now - before > 1n
-    const gain = isPerMessage ? now - before : 1n
-    const set = isPerMessage ? all : String(pads[0] ?? 0)
-    for (let last = before; now < modSeq && now > last; ) {
+    const [gainOfAll, gainOfOne] = [between - before, now - between]
+    const set = gainOfAll > gainOfOne ? all : one
+    const gain = gainOfAll > gainOfOne ? gainOfAll : gainOfOne
+    for (let last = between; gain > 0n && now < modSeq && now > last; ) {
       const count = Math.min(PIPELINED_MAX, Number((modSeq - now + gain - 1n) / gain))
       await Promise.all(Array.from({ length: count }, () => toggle(set)))
       last = now

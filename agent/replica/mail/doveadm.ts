@@ -60,11 +60,22 @@ export class Doveadm {
    * @throws {DoveadmRefused} for the first that was refused (the later ones were run nevertheless). {PeerUnreachable}
    */
   async batch(commands: readonly DoveadmCommand[], limits: Limits = {}): Promise<unknown[]> {
+    const results = await this.each(commands, limits)
+    const refused = results.find((result) => result instanceof DoveadmRefused)
+    if (refused !== undefined) throw refused
+    return results
+  }
+
+  /** As `batch`, but a refusal stands in the place of the command's result. @throws {PeerUnreachable} */
+  async each(
+    commands: readonly DoveadmCommand[],
+    limits: Limits = {},
+  ): Promise<(unknown | DoveadmRefused)[]> {
+    if (commands.length === 0) return []
     const answers = await this.#ask(commands, limits)
     return commands.map(([name], n) => {
       const answer = answers.get(String(n))
-      if (answer?.kind === 'doveadmResponse') return answer.value
-      throw refusal(name, answer?.value)
+      return answer?.kind === 'doveadmResponse' ? answer.value : refusal(name, answer?.value)
     })
   }
 
@@ -72,30 +83,29 @@ export class Doveadm {
    * Makes the replica of an account, or of some folders of it, equal to production (`doveadm backup -R … imapc:`).
    * Exit code 0: done; 75: production could not be read, or folders that had diverged were dropped from the replica
    * and will be pulled by the next run (doveadm-sync(1)). Of several folders the first code that is not 0 counts.
-   * The worker that does it panics when production refuses the login: that shows as `PeerUnreachable`.
-   * @throws {PeerUnreachable} {DoveadmRefused} without exit code
+   * `then` are commands that are run afterwards, whatever came of it. The worker that does it panics when production
+   * refuses the login: that shows as `PeerUnreachable`.
+   * @throws {PeerUnreachable} {DoveadmRefused} without exit code, or for one of `then`
    */
   async backup(
     user: string,
     mailboxes?: string | readonly string[],
-    signal?: AbortSignal,
-  ): Promise<{ readonly exitCode: number }> {
+    then: readonly DoveadmCommand[] = [],
+  ): Promise<{ readonly exitCode: number; readonly results: readonly unknown[] }> {
     const args = { user, reverseSync: true, destination: ['imapc:'] }
     const folders = typeof mailboxes === 'string' ? [mailboxes] : mailboxes
-    const commands = (folders ?? [undefined]).map(
+    const backups = (folders ?? [undefined]).map(
       (mailbox) => ['backup', mailbox === undefined ? args : { ...args, mailbox }] as const,
     )
-    try {
-      await this.batch(commands, {
-        timeoutMs: BACKUP_MS,
-        ...(signal === undefined ? {} : { signal }),
-      })
-      return { exitCode: 0 }
-    } catch (error: unknown) {
-      if (error instanceof DoveadmRefused && error.exitCode !== undefined)
-        return { exitCode: error.exitCode }
-      throw error
+    const answers = await this.each([...backups, ...then], { timeoutMs: BACKUP_MS })
+    const results = answers.slice(backups.length)
+    let exitCode = 0
+    for (const [n, answer] of answers.entries()) {
+      if (!(answer instanceof DoveadmRefused)) continue
+      if (n >= backups.length || answer.exitCode === undefined) throw answer
+      exitCode ||= answer.exitCode
     }
+    return { exitCode, results }
   }
 
   /**

@@ -90,7 +90,7 @@ type Row = Record<string, unknown>
 /**
  * What production held at the last pull, account by account, on the medium before a write is answered. While the
  * appliance stands in only the takeover writes here, so that it is the snapshot from which changes are told.
- * Every write is one transaction. Reading a folder of 200,000 messages takes some 30 MB; nothing is kept.
+ * Every write is one transaction, or a part of one (`together`). Reading a folder of 200,000 messages takes some 30 MB; nothing is kept.
  */
 export class Ledger {
   readonly #path: string
@@ -149,6 +149,11 @@ export class Ledger {
         row.gap ?? 'none',
       )
     })
+  }
+
+  /** Makes one transaction of all that `work`, which must not wait, writes: all of it is kept, or nothing. */
+  together(work: () => void): void {
+    this.#write(work)
   }
 
   /** Everything about an account is forgotten: it is no longer protected. */
@@ -289,6 +294,10 @@ export class Ledger {
   }
 
   #write(change: () => void): void {
+    if (this.#db.isTransaction) {
+      change()
+      return
+    }
     this.#guarded(() => {
       this.#db.exec('BEGIN IMMEDIATE')
       try {

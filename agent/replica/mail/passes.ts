@@ -11,16 +11,19 @@ import {
   specialUseDifferences,
 } from './plan.ts'
 import {
+  lookAtReplica,
+  lookCommands,
   type MessageRow,
   productionFolders,
   productionRows,
   productionSubscriptions,
+  type ReplicaLook,
   ranges,
-  replicaFolders,
+  replicaLookOf,
   replicaRows,
   replicaSpecialUses,
 } from './reading.ts'
-import { type Settled, type Stores, settle, settleSubscriptions } from './settle.ts'
+import { type Settled, type Stores, settle } from './settle.ts'
 
 /** A pull that did not come to a good end. `dropped` names the folders that the replica has lost. */
 export class PullFailed extends Error {
@@ -71,20 +74,19 @@ const WORDS_MAX = 10
 export async function stutterPass(context: PassContext): Promise<Pass> {
   const { client, stores, user, signal } = context
   const before = await atProduction(() => productionFolders(client))
-  await pull(context, before)
-  const settled = await settle(stores, user, before)
-  const subscribed = await settleSubscriptions(stores, user)
+  const look = await pull(context, before)
+  const settled = await settle(stores, user, before, look)
   signal.throwIfAborted()
-  const proof = await prove(context, settled)
+  const proof = await prove(context, look, settled)
   const wanted = await atProduction(() => productionSubscriptions(client))
   const after = await atProduction(() => productionFolders(client))
   return {
     items: settled.items,
     quiet: isQuiet(before, after),
     differences: [
-      ...differences(after, settled.replica),
+      ...differences(after, look.folders),
       ...proof.differences,
-      ...subscriptionDifferences(wanted, subscribed),
+      ...subscriptionDifferences(wanted, look.subscriptions),
     ].slice(0, WORDS_MAX),
     notes: [
       ...proof.notes,
@@ -106,8 +108,8 @@ export async function follow(
   const seen = await atProduction(() => productionFolders(client))
   const wanted = wantedNow(context, seen)
   if (wanted.what !== 'folders') return { seen, outcome: wanted.what }
-  await pull(context, seen, wanted.paths)
-  await settle(stores, user, seen)
+  const look = await pull(context, seen, wanted.paths)
+  await settle(stores, user, seen, look)
   const left = wantedNow(context, seen)
   return { seen, outcome: left.what === 'nothing' ? 'pulled' : 'behind' }
 }
@@ -117,17 +119,17 @@ export type Outcome = 'nothing' | 'pulled' | 'behind' | 'account'
 const wantedNow = ({ stores: { ledger }, user }: PassContext, seen: readonly FolderStatus[]) =>
   pullFor(ledger.folders(user), ledger.subscriptions(user), seen)
 
+/** Pulls until it succeeds, a bounded number of times, and answers what the replica then holds. */
 async function pull(
   { stores, user, signal, log }: PassContext,
   production: readonly FolderStatus[],
   paths?: readonly string[],
-): Promise<void> {
+): Promise<ReplicaLook> {
   signal.throwIfAborted()
   for (let n = 1; ; n += 1) {
-    const because = await backupFailure(stores, user, paths)
-    if (because === undefined) return
-    const replica = await replicaFolders(stores.doveadm, user)
-    const lost = dropped(stores.ledger.folders(user), production, replica)
+    const { because, look } = await backup(stores, user, paths)
+    if (because === undefined) return look
+    const lost = dropped(stores.ledger.folders(user), production, look.folders)
     // Before another try mends it, the account must be known to be damaged.
     if (lost.length > 0 || n === BACKUPS_MAX || signal.aborted)
       throw new PullFailed(user, because, lost)
@@ -135,18 +137,19 @@ async function pull(
   }
 }
 
-/** Why a backup did not succeed. */
-async function backupFailure(
+/** One backup; `because` tells why it did not succeed. */
+async function backup(
   { doveadm }: Stores,
   user: string,
   paths: readonly string[] | undefined,
-): Promise<string | undefined> {
+): Promise<{ readonly because: string | undefined; readonly look: ReplicaLook }> {
   try {
-    const { exitCode } = await doveadm.backup(user, paths)
-    return exitCode === 0 ? undefined : `doveadm backup ended with exit code ${exitCode}`
+    const { exitCode, results } = await doveadm.backup(user, paths, lookCommands(user))
+    const because = exitCode === 0 ? undefined : `doveadm backup ended with exit code ${exitCode}`
+    return { because, look: replicaLookOf(results) }
   } catch (error: unknown) {
-    if (error instanceof PeerUnreachable) return error.message
-    throw error
+    if (!(error instanceof PeerUnreachable)) throw error
+    return { because: error.message, look: await lookAtReplica(doveadm, user) }
   }
 }
 
@@ -162,16 +165,16 @@ export async function empty({ doveadm }: Stores, user: string, path: string): Pr
 type Proof = Pick<Pass, 'differences' | 'notes' | 'unequal'>
 
 /** Compares, message by message, every folder that is not proved yet. */
-async function prove(context: PassContext, { replica }: Settled): Promise<Proof> {
+async function prove(context: PassContext, look: ReplicaLook, { read }: Settled): Promise<Proof> {
   const { ledger } = context.stores
   const unproved = ledger.folders(context.user).filter(({ proved }) => proved !== true)
-  const messages = new Map(replica.map((folder) => [folder.path, folder.messages]))
+  const messages = new Map(look.folders.map((folder) => [folder.path, folder.messages]))
   const proof: { [Key in keyof Proof]: string[] } = { differences: [], notes: [], unequal: [] }
   const proved: FolderState[] = []
   for (const folder of unproved) {
     const { path } = folder
     context.signal.throwIfAborted()
-    const found = await folderDifference(context, path, messages.get(path) ?? 0)
+    const found = await folderDifference(context, path, messages.get(path) ?? 0, read.get(path))
     if (found !== undefined && !found.tolerable) {
       proof.differences.push(found.words)
       proof.unequal.push(path)
@@ -192,6 +195,7 @@ async function folderDifference(
   { client, stores, user, anew }: PassContext,
   path: string,
   messages: number,
+  read: readonly MessageRow[] | undefined,
 ): Promise<Found | undefined> {
   const { exists } = await atProduction(() => client.mailboxOpen(path, { readOnly: true }))
   if (exists !== messages)
@@ -200,13 +204,24 @@ async function folderDifference(
   for (const [first, last] of ranges(messages)) {
     const [there, here] = await Promise.all([
       atProduction(() => productionRows(client, first, last)),
-      replicaRows(stores.doveadm, user, path, [`${first}:${last}`]),
+      read?.slice(first - 1, last) ?? replicaRange(stores, user, path, first, last),
     ])
     const found = rowDifference(path, there, here, anew.has(path))
     if (found?.tolerable === false) return found
     tolerated ??= found
   }
   return tolerated
+}
+
+async function replicaRange(
+  { doveadm }: Stores,
+  user: string,
+  path: string,
+  first: number,
+  last: number,
+): Promise<readonly MessageRow[]> {
+  const [rows = []] = await replicaRows(doveadm, user, [{ path, query: [`${first}:${last}`] }])
+  return rows
 }
 
 function rowDifference(

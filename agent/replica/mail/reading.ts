@@ -1,6 +1,6 @@
 import type { ImapFlow } from 'imapflow'
 import { decodePath } from 'imapflow/lib/tools.js'
-import type { Doveadm } from './doveadm.ts'
+import type { Doveadm, DoveadmCommand } from './doveadm.ts'
 import type { FolderStatus } from './plan.ts'
 
 /** A message as both servers describe it, in a form that can be compared with `===`. */
@@ -55,23 +55,6 @@ export async function productionFolders(client: ImapFlow): Promise<FolderStatus[
     }))
 }
 
-/** The folders of an account in the replica; without special uses, which only IMAP tells. */
-export async function replicaFolders(doveadm: Doveadm, user: string): Promise<FolderStatus[]> {
-  const rows = await doveadm.call('mailboxStatus', {
-    user,
-    field: ['messages', 'unseen', 'uidnext', 'uidvalidity', 'highestmodseq'],
-    mailboxMask: ['*'],
-  })
-  return tableOf(rows).map((row) => ({
-    path: String(row['mailbox']),
-    uidValidity: Number(row['uidvalidity']),
-    uidNext: Number(row['uidnext']),
-    messages: Number(row['messages']),
-    unseen: Number(row['unseen']),
-    highestModSeq: BigInt(String(row['highestmodseq'])),
-  }))
-}
-
 /**
  * Subscribed names, sorted; among them, unlike in ImapFlow's own lists, names without a folder. To be called after
  * another command of the same use of the connection: it does not end an IDLE by itself.
@@ -105,33 +88,6 @@ type Line = { readonly attributes?: readonly { readonly value?: unknown }[] }
 const canExecute = (client: ImapFlow): client is ImapFlow & Executor =>
   'exec' in client && typeof client.exec === 'function'
 
-/** Subscribed names, sorted; among them, as LSUB tells them, names without a folder. */
-export async function replicaSubscriptions(doveadm: Doveadm, user: string): Promise<string[]> {
-  const rows = await doveadm.call('mailboxList', { user, subscriptions: true })
-  return tableOf(rows)
-    .map((row) => String(row['mailbox']))
-    .sort()
-}
-
-/** Special uses in the replica of those folders that have one at production. */
-export async function replicaSpecialUses(
-  doveadm: Doveadm,
-  user: string,
-  production: readonly FolderStatus[],
-): Promise<Map<string, string>> {
-  const paths = production.filter(({ specialUse }) => specialUse !== undefined)
-  const answers = await doveadm.batch(
-    paths.map(({ path }) => [
-      'mailboxMetadataGet',
-      { user, mailbox: path, key: '/private/specialuse' },
-    ]),
-  )
-  const uses = new Map<string, string>()
-  for (const [n, answer] of answers.entries())
-    uses.set(paths[n]?.path ?? '', String(tableOf(answer)[0]?.['value'] ?? ''))
-  return uses
-}
-
 /**
  * Messages `first` to `last` of the selected folder, by sequence number. Stable while nothing but FETCH is asked: a
  * server tells of no EXPUNGE meanwhile (RFC 3501 §7.4.1).
@@ -157,50 +113,97 @@ export async function productionRows(
     .sort((a, b) => a.uid - b.uid)
 }
 
-/** Messages of a folder of the replica; `query` as in doveadm-search-query(7), without the mailbox. */
-export async function replicaRows(
-  doveadm: Doveadm,
-  user: string,
-  path: string,
-  query: readonly string[],
-): Promise<MessageRow[]> {
-  const rows = await doveadm.call('fetch', {
-    user,
-    field: ['uid', 'flags', 'date.received.unixtime', 'size.virtual'],
-    query: ['mailbox', path, ...query],
-  })
-  return tableOf(rows).map((row) => ({
-    uid: Number(row['uid']),
-    flags: flagText(String(row['flags']).split(' ').filter(Boolean)),
-    dateS: Number(row['date.received.unixtime']),
-    size: Number(row['size.virtual']),
-  }))
-}
-
-/** UIDs and flags only: what the ledger keeps. */
-export async function replicaFlags(
-  doveadm: Doveadm,
-  user: string,
-  path: string,
-  query: readonly string[],
-): Promise<Map<number, readonly string[]>> {
-  const rows = await doveadm.call('fetch', {
-    user,
-    field: ['uid', 'flags'],
-    query: ['mailbox', path, ...query],
-  })
-  const flags = new Map<number, readonly string[]>()
-  for (const row of tableOf(rows)) {
-    const text = flagText(String(row['flags']).split(' ').filter(Boolean))
-    flags.set(Number(row['uid']), text === '' ? [] : text.split(' '))
-  }
-  return flags
-}
-
 /** Sequence ranges that cover so many messages, each small enough to be held in memory. */
 export function* ranges(messages: number): Generator<readonly [first: number, last: number]> {
   for (let first = 1; first <= messages; first += ROWS_AT_ONCE)
     yield [first, Math.min(messages, first + ROWS_AT_ONCE - 1)]
+}
+
+/** What the replica holds of an account, without its messages and special uses. */
+export type ReplicaLook = {
+  readonly folders: readonly FolderStatus[]
+  /** Sorted; names without a folder among them. */
+  readonly subscriptions: readonly string[]
+}
+
+/** Commands whose results `replicaLookOf` understands, to be run in the same request as others. */
+export const lookCommands = (user: string): readonly DoveadmCommand[] => [
+  [
+    'mailboxStatus',
+    {
+      user,
+      field: ['messages', 'unseen', 'uidnext', 'uidvalidity', 'highestmodseq'],
+      mailboxMask: ['*'],
+    },
+  ],
+  ['mailboxList', { user, subscriptions: true }],
+]
+
+export function replicaLookOf([status, subscribed]: readonly unknown[]): ReplicaLook {
+  const folders = tableOf(status).map((row) => ({
+    path: String(row['mailbox']),
+    uidValidity: Number(row['uidvalidity']),
+    uidNext: Number(row['uidnext']),
+    messages: Number(row['messages']),
+    unseen: Number(row['unseen']),
+    highestModSeq: BigInt(String(row['highestmodseq'])),
+  }))
+  const subscriptions = tableOf(subscribed).map((row) => String(row['mailbox']))
+  return { folders, subscriptions: subscriptions.sort() }
+}
+
+/** @throws {PeerUnreachable} {DoveadmRefused} */
+export const lookAtReplica = async (doveadm: Doveadm, user: string): Promise<ReplicaLook> =>
+  replicaLookOf(await doveadm.batch(lookCommands(user)))
+
+/** The folders of an account in the replica. @throws {PeerUnreachable} {DoveadmRefused} */
+export const replicaFolders = async (
+  doveadm: Doveadm,
+  user: string,
+): Promise<readonly FolderStatus[]> => (await lookAtReplica(doveadm, user)).folders
+
+/** Messages of one folder; `query` as in doveadm-search-query(7). */
+export type RowQuery = { readonly path: string; readonly query: readonly string[] }
+
+/** Messages of folders of the replica, one list a query, in the order of UIDs. @throws {PeerUnreachable} {DoveadmRefused} */
+export async function replicaRows(
+  doveadm: Doveadm,
+  user: string,
+  queries: readonly RowQuery[],
+): Promise<MessageRow[][]> {
+  const field = ['uid', 'flags', 'date.received.unixtime', 'size.virtual']
+  const answers = await doveadm.batch(
+    queries.map(({ path, query }) => [
+      'fetch',
+      { user, field, query: ['mailbox', path, ...query] },
+    ]),
+  )
+  return answers.map((answer) =>
+    tableOf(answer).map((row) => ({
+      uid: Number(row['uid']),
+      flags: flagText(String(row['flags']).split(' ').filter(Boolean)),
+      dateS: Number(row['date.received.unixtime']),
+      size: Number(row['size.virtual']),
+    })),
+  )
+}
+
+/** Special uses in the replica of those folders that have one at production. @throws {PeerUnreachable} {DoveadmRefused} */
+export async function replicaSpecialUses(
+  doveadm: Doveadm,
+  user: string,
+  production: readonly FolderStatus[],
+): Promise<Map<string, string>> {
+  const special = production.filter(({ specialUse }) => specialUse !== undefined)
+  const answers = await doveadm.batch(
+    special.map(({ path }) => [
+      'mailboxMetadataGet',
+      { user, mailbox: path, key: '/private/specialuse' },
+    ]),
+  )
+  return new Map(
+    special.map(({ path }, n) => [path, String(tableOf(answers[n])[0]?.['value'] ?? '')]),
+  )
 }
 
 type Row = Readonly<Record<string, unknown>>

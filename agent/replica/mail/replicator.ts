@@ -15,7 +15,7 @@ import type { Ledger } from './ledger.ts'
 import { empty, follow, type PassContext, PullFailed, stutterPass } from './passes.ts'
 import { afterCheck, arrivals, backoffMs, dropped, roundMs } from './plan.ts'
 import { replicaFolders } from './reading.ts'
-import { settle, settleSubscriptions } from './settle.ts'
+import { settle } from './settle.ts'
 
 export type ReplicatorOptions = {
   readonly settings: Settings
@@ -162,7 +162,6 @@ export class Replicator {
     const account = this.#accounts.get(user)
     if (account !== undefined) await this.#running.get(account)
     await settle(this.#options, user)
-    await settleSubscriptions(this.#options, user)
   }
 
   status(): ReplicaStatus {

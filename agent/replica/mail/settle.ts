@@ -1,140 +1,225 @@
 import type { Doveadm } from './doveadm.ts'
 import type { FolderState, Ledger } from './ledger.ts'
 import { type FolderStatus, hasReached } from './plan.ts'
-import { ranges, replicaFlags, replicaFolders, replicaSubscriptions } from './reading.ts'
+import {
+  lookAtReplica,
+  type MessageRow,
+  type ReplicaLook,
+  ROWS_AT_ONCE,
+  type RowQuery,
+  ranges,
+  replicaRows,
+} from './reading.ts'
 
 export type Stores = {
   readonly doveadm: Doveadm
   readonly ledger: Ledger
 }
 
-/** What a settling found: messages written, folder by folder, and the folders whose content changed. */
+/** What a settling found. */
 export type Settled = {
+  /** Messages that were new, changed or gone. */
   readonly items: number
-  readonly changed: readonly string[]
+  /** The folders of the replica. */
   readonly replica: readonly FolderStatus[]
+  /** All messages of folders that had to be read as a whole, as long as they are few. */
+  readonly read: ReadonlyMap<string, readonly MessageRow[]>
 }
 
+/** A delta's size is not known beforehand. */
+const DELTA_ROWS = 500
+/** So many messages of folders read as a whole are handed on. */
+const READ_MAX = 4 * ROWS_AT_ONCE
+
 /**
- * Brings the ledger up to date from the replica, reading no more than what changed. `production` is what production
- * was seen to hold before the pull that led here: it is noted for the folders in which the replica has reached it.
- * For the others, and without it, the ledger keeps what it knew of production.
+ * Brings the ledger up to date from the replica, reading no more than what changed; `look` saves a look at the replica
+ * to a caller who has just had one. `production` is what production was seen to hold before the pull that led here: it
+ * is noted for the folders in which the replica has reached it. For the others, and without it, the ledger keeps what
+ * it knew of production.
  * @throws {PeerUnreachable} {DoveadmRefused} {LedgerDamaged}
  */
 export async function settle(
   stores: Stores,
   user: string,
   production: readonly FolderStatus[] = [],
+  look?: ReplicaLook,
 ): Promise<Settled> {
   const { doveadm, ledger } = stores
-  const replica = await replicaFolders(doveadm, user)
+  const { folders, subscriptions } = look ?? (await lookAtReplica(doveadm, user))
   const known = new Map(ledger.folders(user).map((folder) => [folder.path, folder]))
   const seen = new Map(production.map((folder) => [folder.path, folder]))
-  const changed: string[] = []
-  const unchanged: FolderState[] = []
-  let items = 0
-  for (const folder of replica) {
-    const then = known.get(folder.path)
-    known.delete(folder.path)
-    const state = stateAfter(then, folder, seen.get(folder.path))
-    if (then !== undefined && isCurrent(then, folder)) {
-      if (!isSame(then, state)) unchanged.push(state)
-      continue
-    }
-    items += await settleFolder(stores, user, then, folder, { ...state, proved: false })
-    changed.push(folder.path)
+  const pairs = folders.map((now) => ({
+    now,
+    before: known.get(now.path),
+    seen: seen.get(now.path),
+  }))
+  const stale = pairs.filter(({ now, before }) => !isCurrent(before, now))
+  const pulled = pairs.filter((pair) => isCurrent(pair.before, pair.now)).map(stateAfter)
+  const changes = await changesOf(stores, user, stale)
+  const present = new Set(folders.map(({ path }) => path))
+  ledger.together(() => {
+    for (const path of known.keys()) if (!present.has(path)) ledger.forgetFolder(user, path)
+    for (const change of changes) record(ledger, user, change)
+    ledger.recordStates(
+      user,
+      pulled.filter((state) => !isSame(known.get(state.path), state)),
+    )
+    if (ledger.subscriptions(user).join('\n') !== subscriptions.join('\n'))
+      ledger.recordSubscriptions(user, subscriptions)
+  })
+  return {
+    items: changes.reduce((sum, { items }) => sum + items, 0),
+    replica: folders,
+    read: readOf(changes),
   }
-  for (const path of known.keys()) ledger.forgetFolder(user, path)
-  ledger.recordStates(user, unchanged)
-  return { items, changed: [...changed, ...known.keys()], replica }
 }
 
-/** Brings the ledger's list of subscriptions up to date from the replica, and answers it. */
-export async function settleSubscriptions(stores: Stores, user: string): Promise<string[]> {
-  const { doveadm, ledger } = stores
-  const now = await replicaSubscriptions(doveadm, user)
-  if (ledger.subscriptions(user).join('\n') !== now.join('\n'))
-    ledger.recordSubscriptions(user, now)
-  return now
-}
-
-async function settleFolder(
-  stores: Stores,
+/** Brings only the ledger's list of subscriptions up to date from the replica, and answers it. @throws as `settle` */
+export async function settleSubscriptions(
+  { doveadm, ledger }: Stores,
   user: string,
-  then: FolderState | undefined,
-  now: FolderStatus,
-  state: FolderState,
-): Promise<number> {
-  const { doveadm, ledger } = stores
-  const path = now.path
-  const isAnew =
-    then === undefined ||
-    then.uidValidity !== now.uidValidity ||
-    then.highestModSeq > now.highestModSeq
-  if (isAnew) {
-    const messages = new Map<number, readonly string[]>()
-    for (const [first, last] of ranges(now.messages))
-      for (const [uid, flags] of await replicaFlags(doveadm, user, path, [`${first}:${last}`]))
-        messages.set(uid, flags)
-    ledger.recordFolder(user, { ...state, messages })
-    return messages.size
-  }
-  const news = ['(', 'uid', `${then.uidNext}:*`, 'or', 'modseq', `${then.highestModSeq + 1n}`, ')']
-  const changed = await replicaFlags(doveadm, user, path, news)
-  const added = [...changed.keys()].filter((uid) => uid >= then.uidNext).length
-  const gone = ledger.messageCount(user, path) + added - now.messages
-  const present = gone === 0 ? undefined : await presentUids(doveadm, user, now)
-  ledger.applyFolderDelta(user, { state, changed, ...(present === undefined ? {} : { present }) })
-  return changed.size + Math.abs(gone)
+): Promise<readonly string[]> {
+  const { subscriptions } = await lookAtReplica(doveadm, user)
+  ledger.recordSubscriptions(user, subscriptions)
+  return subscriptions
 }
 
-async function presentUids(
+type Pair = {
+  readonly now: FolderStatus
+  readonly before: FolderState | undefined
+  readonly seen: FolderStatus | undefined
+}
+
+type Change = {
+  readonly state: FolderState
+  readonly isAnew: boolean
+  readonly rows: readonly MessageRow[]
+  /** Every UID that is left; absent when nothing is gone. */
+  readonly present?: readonly number[]
+  readonly items: number
+}
+
+async function changesOf(
+  { doveadm, ledger }: Stores,
+  user: string,
+  stale: readonly Pair[],
+): Promise<Change[]> {
+  const plans = stale.map((pair) => ({ ...pair, isAnew: mustReadAll(pair) }))
+  const rows = await readAll(doveadm, user, plans)
+  const changes: Change[] = []
+  for (const [n, pair] of plans.entries()) {
+    const { now, before, isAnew } = pair
+    const read = rows[n] ?? []
+    const state = { ...stateAfter(pair), proved: false }
+    const uidNext = before?.uidNext ?? 0
+    const added = read.filter(({ uid }) => uid >= uidNext).length
+    const gone = isAnew ? 0 : ledger.messageCount(user, now.path) + added - now.messages
+    const change = { state, isAnew, rows: read, items: read.length + Math.abs(gone) }
+    if (gone === 0) changes.push(change)
+    else {
+      const [left = []] = await readAll(doveadm, user, [{ now, before, isAnew: true }])
+      changes.push({ ...change, present: left.map(({ uid }) => uid) })
+    }
+  }
+  return changes
+}
+
+type Reading = Pick<Pair, 'now' | 'before'> & { readonly isAnew: boolean }
+
+/** What is needed of each folder; folders that are small share a request. */
+async function readAll(
   doveadm: Doveadm,
   user: string,
-  { path, messages }: FolderStatus,
-): Promise<number[]> {
-  const uids: number[] = []
-  for (const [first, last] of ranges(messages))
-    uids.push(...(await replicaFlags(doveadm, user, path, [`${first}:${last}`])).keys())
-  return uids
+  readings: readonly Reading[],
+): Promise<MessageRow[][]> {
+  const results: MessageRow[][] = readings.map(() => [])
+  let queries: (RowQuery & { readonly n: number })[] = []
+  let size = 0
+  const flush = async () => {
+    const answers = await replicaRows(doveadm, user, queries)
+    for (const [k, { n }] of queries.entries())
+      for (const row of answers[k] ?? []) results[n]?.push(row)
+    queries = []
+    size = 0
+  }
+  for (const [n, { now, before, isAnew }] of readings.entries()) {
+    const parts = isAnew
+      ? [...ranges(now.messages)].map(([first, last]) => [`${first}:${last}`])
+      : [
+          [
+            '(',
+            'uid',
+            `${before?.uidNext}:*`,
+            'or',
+            'modseq',
+            `${(before?.highestModSeq ?? 0n) + 1n}`,
+            ')',
+          ],
+        ]
+    for (const query of parts) {
+      queries.push({ n, path: now.path, query })
+      size += isAnew ? Math.min(ROWS_AT_ONCE, now.messages) : DELTA_ROWS
+      if (size >= ROWS_AT_ONCE) await flush()
+    }
+  }
+  await flush()
+  return results
 }
 
-const isCurrent = (then: FolderState, now: FolderStatus): boolean =>
-  then.uidValidity === now.uidValidity &&
-  then.uidNext === now.uidNext &&
-  then.highestModSeq === now.highestModSeq
+function record(ledger: Ledger, user: string, { state, isAnew, rows, present }: Change): void {
+  const shared = new Map<string, readonly string[]>()
+  const messages = new Map<number, readonly string[]>()
+  for (const { uid, flags: text } of rows) {
+    const flags = shared.get(text) ?? (text === '' ? [] : text.split(' '))
+    shared.set(text, flags)
+    messages.set(uid, flags)
+  }
+  if (isAnew) ledger.recordFolder(user, { ...state, messages })
+  else
+    ledger.applyFolderDelta(user, {
+      state,
+      changed: messages,
+      ...(present === undefined ? {} : { present }),
+    })
+}
 
-const isSame = (a: FolderState, b: FolderState): boolean =>
-  a.productionUidNext === b.productionUidNext &&
+function readOf(changes: readonly Change[]): Map<string, readonly MessageRow[]> {
+  const read = new Map<string, readonly MessageRow[]>()
+  let size = 0
+  for (const { state, isAnew, rows } of changes) {
+    size += rows.length
+    if (isAnew && size <= READ_MAX) read.set(state.path, rows)
+  }
+  return read
+}
+
+const mustReadAll = ({ now, before }: Pair): boolean =>
+  before === undefined ||
+  before.uidValidity !== now.uidValidity ||
+  before.highestModSeq > now.highestModSeq
+
+const isCurrent = (before: FolderState | undefined, now: FolderStatus): boolean =>
+  before?.uidValidity === now.uidValidity &&
+  before.uidNext === now.uidNext &&
+  before.highestModSeq === now.highestModSeq
+
+const isSame = (a: FolderState | undefined, b: FolderState): boolean =>
+  a?.productionUidNext === b.productionUidNext &&
   a.productionModSeq === b.productionModSeq &&
   a.productionMessages === b.productionMessages &&
   a.productionUnseen === b.productionUnseen
 
-function stateAfter(
-  then: FolderState | undefined,
-  replica: FolderStatus,
-  production: FolderStatus | undefined,
-): FolderState {
-  const reached = production !== undefined && hasReached(replica, production)
-  const pulled = {
-    productionUidNext: then?.productionUidNext ?? 0,
-    productionModSeq: then?.productionModSeq ?? 0n,
-    productionMessages: then?.productionMessages ?? 0,
-    productionUnseen: then?.productionUnseen ?? 0,
-  }
+function stateAfter({ now, before, seen }: Pair): FolderState {
+  const reached = seen !== undefined && hasReached(now, seen)
   return {
-    path: replica.path,
-    uidValidity: replica.uidValidity,
-    uidNext: replica.uidNext,
-    highestModSeq: replica.highestModSeq,
-    ...(reached ? pulledFrom(production) : pulled),
-    proved: then?.proved === true && then.uidValidity === replica.uidValidity,
+    path: now.path,
+    uidValidity: now.uidValidity,
+    uidNext: now.uidNext,
+    highestModSeq: now.highestModSeq,
+    productionUidNext: reached ? seen.uidNext : (before?.productionUidNext ?? 0),
+    productionModSeq: reached ? seen.highestModSeq : (before?.productionModSeq ?? 0n),
+    productionMessages: reached ? seen.messages : (before?.productionMessages ?? 0),
+    productionUnseen: reached ? seen.unseen : (before?.productionUnseen ?? 0),
+    proved: before?.proved === true && before.uidValidity === now.uidValidity,
   }
 }
-
-const pulledFrom = (production: FolderStatus) => ({
-  productionUidNext: production.uidNext,
-  productionModSeq: production.highestModSeq,
-  productionMessages: production.messages,
-  productionUnseen: production.unseen,
-})

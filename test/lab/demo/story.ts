@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Bed } from '../bed/bed.ts'
 import { inBed } from '../bed/record.ts'
@@ -7,6 +8,16 @@ import { nowMs } from '../users/records.ts'
 import { Simulation } from '../users/simulation.ts'
 import { Happenings, NeverCame, type StateEntry } from './happenings.ts'
 import type { Chapter, Mark, Tale } from './tale.ts'
+
+/** What is read of the appliance's status (agent/console/status.ts). */
+type Status = {
+  readonly accounts: {
+    readonly total: number
+    readonly complete: number
+    readonly failing: unknown[]
+  }
+  readonly problems: readonly { readonly where: string; readonly what: string }[]
+}
 
 /** Tells one line of what happens, at its time. */
 export type Narrate = (atMs: number, text: string) => void
@@ -19,6 +30,8 @@ const EQUAL_WITHIN_MS = 20_000
 const INITIALIZATION_MS = 90_000
 const FAILOVER_MS = 30_000
 const GIVE_BACK_MS = 90_000
+const COMPLAINTS_MAX = 6
+const STANDING_IN = ['failover', 'prepare-to-failback', 'failback']
 
 const MEANINGS: Readonly<Record<string, string>> = {
   initialization: 'the appliance copies every mailbox; users notice nothing',
@@ -93,12 +106,22 @@ export class Story {
     await this.#chapter('link-down', useMs['link-down'])
   }
 
-  /** Ends the users' work and compares what they were promised with what production holds. */
+  /** Ends the users' work and compares what they were promised with what whoever serves them holds. */
   async settle(): Promise<Verdict> {
     await this.#users?.stop()
-    await this.#queueEmpties()
-    const after = whole(await readDigest(this.#bed, 'production'))
+    const standingIn = STANDING_IN.includes(this.#happenings.states.at(-1)?.name ?? '')
+    if (!standingIn) await this.#queueEmpties()
+    const after = whole(await readDigest(this.#bed, standingIn ? 'replica' : 'production'))
     return check(this.#users?.records ?? [], this.#before, after)
+  }
+
+  /** What the appliance has to say when something did not come: its problems, and the gravest of its log. */
+  async complaints(): Promise<string[]> {
+    const log = await readFile(inBed(this.#bed.record, 'appliance', 'agent.log'), 'utf8')
+    const grave = log.split('\n').filter((line) => /"level":"(warn|error)"/.test(line))
+    const status = await this.#status()
+    const problems = status.problems.map(({ where, what }) => `${where}: ${what}`)
+    return [...problems.slice(0, COMPLAINTS_MAX), ...grave.slice(-COMPLAINTS_MAX)]
   }
 
   /** Ends what may still run, at once. */
@@ -171,14 +194,16 @@ export class Story {
   }
 
   async #sayProgress(): Promise<void> {
-    const status = JSON.parse(await this.#bed.ask('status', '--json')) as {
-      accounts: { total: number; complete: number; failing: unknown[] }
-    }
+    const status = await this.#status()
     const { total, complete, failing } = status.accounts
     const trouble = failing.length === 0 ? '' : `, ${failing.length} failing`
     const progress = `${complete} of ${total} mailboxes are complete${trouble}`
     if (progress !== this.#progress) this.#say(`… ${progress}`)
     this.#progress = progress
+  }
+
+  async #status(): Promise<Status> {
+    return JSON.parse(await this.#bed.ask('status', '--json')) as Status
   }
 
   #tellState({ name, atMs, because }: StateEntry): void {
