@@ -132,7 +132,10 @@ export class Appliance {
       admit,
       tls: made.tls,
       log,
-      secrets: made.relayPassword === undefined ? {} : { smarthostPassword: made.relayPassword },
+      secrets: {
+        adminPassword: made.adminPassword,
+        ...(made.relayPassword !== undefined && { smarthostPassword: made.relayPassword }),
+      },
       listen: ({ port }) => listenIn(namespaces.svc, { port }),
       delivered: async (user, queueId) => {
         const found = await doveadm.call('search', { user, query: deliveredQuery(queueId) })

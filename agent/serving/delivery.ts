@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type { Log } from '../../firmware/log.ts'
 import type { Settings } from '../config.ts'
 import type { Admit } from './auth.ts'
@@ -48,6 +49,7 @@ type Target = Recipient & { readonly index: number }
 const RETRY_MS = [1_000, 5_000, 30_000, 120_000, 300_000, 900_000]
 /** How long a sender is kept in hope (RFC 5321 §4.5.4.1 asks for four to five days). */
 const PATIENCE_MS = 5 * 86_400_000
+const CLOSE_MS = 5_000
 /** Messages in a row that production did not take: it is not ready, and the rest waits too. */
 const FLUSH_REFUSALS_MAX = 3
 const WORKERS: Readonly<Record<Lane, number>> = { local: 4, remote: 4 }
@@ -84,11 +86,15 @@ export class Delivery {
     }
   }
 
-  /** Answers when no attempt is running; none is started any more. */
+  /** Starts no attempt any more. Answers when none is running, or those that are seem to hang: they are on the medium. */
   async close(): Promise<void> {
     this.#closed = true
     for (const timer of this.#timers) clearTimeout(timer)
-    await Promise.all(this.#running)
+    const patience = new AbortController()
+    const { signal } = patience
+    const late = delay(CLOSE_MS, undefined, { signal, ref: false }).catch(() => undefined)
+    await Promise.race([Promise.all(this.#running), late])
+    patience.abort()
   }
 
   /**
@@ -96,26 +102,32 @@ export class Delivery {
    * be delivered here. To be called while the gate is shut. Answers how many messages remain, to be tried again.
    */
   async flushToProduction(): Promise<number> {
-    const { settings, queue, secrets } = this.#options
+    const { queue, log } = this.#options
     let refusals = 0
     for (const entry of queue.entries) {
-      await this.#dropDelivered(entry)
-      const outcomes = new Map<number, Outcome>()
-      for (const [targets, by] of [
-        [this.#targets(entry, 'local'), undefined],
-        [this.#relays ? [] : this.#targets(entry, 'remote'), entry.envelope.by],
-      ] as const)
-        for (const [index, outcome] of await this.#hand(
-          entry,
-          targets,
-          productionHops(settings, by, secrets),
-        ))
-          outcomes.set(index, outcome)
-      await this.#settle(entry, outcomes)
-      refusals = [...outcomes.values()].some(({ name }) => name !== 'later') ? 0 : refusals + 1
+      const taken = await this.#flush(entry).catch((error: unknown) => {
+        log('warn', 'delivery.deferred', { id: entry.envelope.id, problem: reasonOf(error) })
+        return false
+      })
+      refusals = taken ? 0 : refusals + 1
       if (refusals >= FLUSH_REFUSALS_MAX) break
     }
     return queue.length
+  }
+
+  /** Whether production took the entry, or refused it for good. */
+  async #flush(entry: Entry): Promise<boolean> {
+    const { settings, secrets } = this.#options
+    await this.#dropDelivered(entry)
+    const local = this.#targets(entry, 'local')
+    const remote = this.#relays ? [] : this.#targets(entry, 'remote')
+    const { by } = entry.envelope
+    const outcomes = new Map([
+      ...(await this.#hand(entry, local, productionHops(settings, undefined, secrets))),
+      ...(await this.#hand(entry, remote, productionHops(settings, by, secrets))),
+    ])
+    await this.#settle(entry, outcomes)
+    return [...outcomes.values()].every(({ name }) => name !== 'later')
   }
 
   get #relays(): boolean {

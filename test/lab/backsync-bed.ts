@@ -1,4 +1,5 @@
-import { chmod, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ImapFlow } from 'imapflow'
@@ -89,6 +90,14 @@ export class BackSyncBed {
     this.ledger.record(user, { complete: true, gap: 'none' })
   }
 
+  /** Where another process finds the replicator's doveadm. */
+  async doveadmPort(): Promise<number> {
+    const files = await readdir(this.replica.paths.run, { recursive: true })
+    const conf = files.find((file) => file.endsWith('replicator.conf')) ?? ''
+    const text = await readFile(join(this.replica.paths.run, conf), 'utf8')
+    return Number(/inet_listener http \{[^}]*port = (\d+)/.exec(text)?.[1])
+  }
+
   /** Both sides as clients see them. */
   async digests(user: string): Promise<{ here: AccountDigest; there: AccountDigest }> {
     return { here: await this.here(user, digestOf), there: await this.there(user, digestOf) }
@@ -116,4 +125,43 @@ export async function idsOf(client: ImapFlow, path: string): Promise<Map<number,
   for await (const { uid, envelope } of client.fetch('1:*', { uid: true, envelope: true }))
     ids.set(uid, (envelope?.messageId ?? '').slice(1, -1))
   return ids
+}
+
+/** The same back-sync, but its connection to production breaks right after that many commands were sent. */
+export function cutOff(
+  bed: BackSyncBed,
+  after: number,
+): { backSync: BackSync; commands: () => number } {
+  let commands = 0
+  const backSync = new BackSync({
+    settings: bed.settings,
+    ledger: bed.ledger,
+    doveadm: bed.replica.doveadm,
+    log: () => {},
+    openProduction: async (user, options) => {
+      const client = await openProduction(bed.settings, user, options)
+      onCommand(client, (socket) => {
+        commands += 1
+        if (commands === after) socket.destroySoon()
+      })
+      return client
+    },
+    openReplica: (user, options) => openReplica(bed.replica.access, user, options),
+  })
+  return { backSync, commands: () => commands }
+}
+
+/** Calls back after each command of a back-sync was handed to the socket. */
+export function onCommand(client: ImapFlow, sent: (socket: Socket) => void): void {
+  const unbind = client.unbind.bind(client)
+  client.unbind = () => {
+    const parts = unbind()
+    const socket = parts.socket as Socket
+    const uncork = socket.uncork.bind(socket)
+    socket.uncork = () => {
+      uncork()
+      sent(socket)
+    }
+    return parts
+  }
 }

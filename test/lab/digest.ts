@@ -92,8 +92,8 @@ const reasons = (side: string, digest: Digest): Record<string, string> =>
 
 /** The digest, when every account could be read. @throws {Error} */
 export function whole(digest: Digest): Digest {
-  const [first] = Object.entries(reasons('production', digest))
-  if (first !== undefined) throw new Error(`${first[0]} cannot be read: ${first[1]}`)
+  for (const [user, { unreadable }] of Object.entries(digest))
+    if (unreadable !== undefined) throw new Error(`${user} cannot be read: ${unreadable}`)
   return digest
 }
 

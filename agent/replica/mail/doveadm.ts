@@ -83,9 +83,9 @@ export class Doveadm {
    * Makes the replica of an account, or of some folders of it, equal to production (`doveadm backup -R … imapc:`).
    * Exit code 0: done; 75: production could not be read, or folders that had diverged were dropped from the replica
    * and will be pulled by the next run (doveadm-sync(1)). Of several folders the first code that is not 0 counts.
-   * `then` are commands that are run afterwards, whatever came of it. The worker that does it panics when production
-   * refuses the login: that shows as `PeerUnreachable`.
-   * @throws {PeerUnreachable} {DoveadmRefused} without exit code, or for one of `then`
+   * `then` are commands that are run afterwards, whatever came of it; `results` are theirs, as of `each`. The worker
+   * that does it panics when production refuses the login: that shows as `PeerUnreachable`.
+   * @throws {PeerUnreachable} {DoveadmRefused} without exit code
    */
   async backup(
     user: string,
@@ -98,14 +98,13 @@ export class Doveadm {
       (mailbox) => ['backup', mailbox === undefined ? args : { ...args, mailbox }] as const,
     )
     const answers = await this.each([...backups, ...then], { timeoutMs: BACKUP_MS })
-    const results = answers.slice(backups.length)
     let exitCode = 0
-    for (const [n, answer] of answers.entries()) {
+    for (const answer of answers.slice(0, backups.length)) {
       if (!(answer instanceof DoveadmRefused)) continue
-      if (n >= backups.length || answer.exitCode === undefined) throw answer
+      if (answer.exitCode === undefined) throw answer
       exitCode ||= answer.exitCode
     }
-    return { exitCode, results }
+    return { exitCode, results: answers.slice(backups.length) }
   }
 
   /**

@@ -11,6 +11,7 @@ import {
   specialUseDifferences,
 } from './plan.ts'
 import {
+  type LookOptions,
   lookAtReplica,
   lookCommands,
   type MessageRow,
@@ -18,10 +19,10 @@ import {
   productionRows,
   productionSubscriptions,
   type ReplicaLook,
+  ROWS_AT_ONCE,
   ranges,
   replicaLookOf,
   replicaRows,
-  replicaSpecialUses,
 } from './reading.ts'
 import { type Settled, type Stores, settle } from './settle.ts'
 
@@ -88,10 +89,7 @@ export async function stutterPass(context: PassContext): Promise<Pass> {
       ...proof.differences,
       ...subscriptionDifferences(wanted, look.subscriptions),
     ].slice(0, WORDS_MAX),
-    notes: [
-      ...proof.notes,
-      ...specialUseDifferences(after, await replicaSpecialUses(stores.doveadm, user, after)),
-    ],
+    notes: [...proof.notes, ...specialUseDifferences(before, look.specialUses)],
     unequal: proof.unequal,
   }
 }
@@ -126,10 +124,18 @@ async function pull(
   paths?: readonly string[],
 ): Promise<ReplicaLook> {
   signal.throwIfAborted()
+  const known = stores.ledger.folders(user)
+  const messages = production.reduce((sum, folder) => sum + folder.messages, 0)
+  const options = {
+    special: production
+      .filter(({ specialUse }) => specialUse !== undefined)
+      .map(({ path }) => path),
+    rows: known.length === 0 && messages <= ROWS_AT_ONCE,
+  }
   for (let n = 1; ; n += 1) {
-    const { because, look } = await backup(stores, user, paths)
+    const { because, look } = await backup(stores, user, paths, paths ? undefined : options)
     if (because === undefined) return look
-    const lost = dropped(stores.ledger.folders(user), production, look.folders)
+    const lost = dropped(known, production, look.folders)
     // Before another try mends it, the account must be known to be damaged.
     if (lost.length > 0 || n === BACKUPS_MAX || signal.aborted)
       throw new PullFailed(user, because, lost)
@@ -142,11 +148,12 @@ async function backup(
   { doveadm }: Stores,
   user: string,
   paths: readonly string[] | undefined,
+  options: LookOptions = { special: [], rows: false },
 ): Promise<{ readonly because: string | undefined; readonly look: ReplicaLook }> {
   try {
-    const { exitCode, results } = await doveadm.backup(user, paths, lookCommands(user))
+    const { exitCode, results } = await doveadm.backup(user, paths, lookCommands(user, options))
     const because = exitCode === 0 ? undefined : `doveadm backup ended with exit code ${exitCode}`
-    return { because, look: replicaLookOf(results) }
+    return { because, look: replicaLookOf(results, options) }
   } catch (error: unknown) {
     if (!(error instanceof PeerUnreachable)) throw error
     return { because: error.message, look: await lookAtReplica(doveadm, user) }

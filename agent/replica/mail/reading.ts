@@ -1,6 +1,6 @@
 import type { ImapFlow } from 'imapflow'
 import { decodePath } from 'imapflow/lib/tools.js'
-import type { Doveadm, DoveadmCommand } from './doveadm.ts'
+import { type Doveadm, type DoveadmCommand, DoveadmRefused } from './doveadm.ts'
 import type { FolderStatus } from './plan.ts'
 
 /** A message as both servers describe it, in a form that can be compared with `===`. */
@@ -119,15 +119,28 @@ export function* ranges(messages: number): Generator<readonly [first: number, la
     yield [first, Math.min(messages, first + ROWS_AT_ONCE - 1)]
 }
 
-/** What the replica holds of an account, without its messages and special uses. */
+/** What the replica holds of an account. */
 export type ReplicaLook = {
   readonly folders: readonly FolderStatus[]
   /** Sorted; names without a folder among them. */
   readonly subscriptions: readonly string[]
+  /** Special uses of the folders that were asked for. */
+  readonly specialUses: ReadonlyMap<string, string>
+  /** All messages, folder by folder, where they were asked for. */
+  readonly rows?: ReadonlyMap<string, readonly MessageRow[]>
 }
 
+export type LookOptions = {
+  /** Folders whose special use is asked for. */
+  readonly special: readonly string[]
+  /** Whether all messages are read: only where they are known to be few. */
+  readonly rows: boolean
+}
+
+const ROW_FIELDS = ['uid', 'flags', 'date.received.unixtime', 'size.virtual']
+
 /** Commands whose results `replicaLookOf` understands, to be run in the same request as others. */
-export const lookCommands = (user: string): readonly DoveadmCommand[] => [
+export const lookCommands = (user: string, { special, rows }: LookOptions): DoveadmCommand[] => [
   [
     'mailboxStatus',
     {
@@ -137,24 +150,77 @@ export const lookCommands = (user: string): readonly DoveadmCommand[] => [
     },
   ],
   ['mailboxList', { user, subscriptions: true }],
+  ...special.map(
+    (mailbox): DoveadmCommand => [
+      'mailboxMetadataGet',
+      { user, mailbox, key: '/private/specialuse' },
+    ],
+  ),
+  ...(rows
+    ? [
+        [
+          'fetch',
+          { user, field: ['mailbox', ...ROW_FIELDS], query: ['all'] },
+        ] satisfies DoveadmCommand,
+      ]
+    : []),
 ]
 
-export function replicaLookOf([status, subscribed]: readonly unknown[]): ReplicaLook {
-  const folders = tableOf(status).map((row) => ({
-    path: String(row['mailbox']),
-    uidValidity: Number(row['uidvalidity']),
-    uidNext: Number(row['uidnext']),
-    messages: Number(row['messages']),
-    unseen: Number(row['unseen']),
-    highestModSeq: BigInt(String(row['highestmodseq'])),
-  }))
-  const subscriptions = tableOf(subscribed).map((row) => String(row['mailbox']))
-  return { folders, subscriptions: subscriptions.sort() }
+/** @throws {DoveadmRefused} when one of the results is a refusal, that of a special use excepted */
+export function replicaLookOf(
+  results: readonly unknown[],
+  { special, rows }: LookOptions,
+): ReplicaLook {
+  const [status, subscribed] = [tableOf(results[0]), tableOf(results[1])]
+  const uses = results.slice(2, 2 + special.length)
+  return {
+    folders: status.map((row) => ({
+      path: String(row['mailbox']),
+      uidValidity: Number(row['uidvalidity']),
+      uidNext: Number(row['uidnext']),
+      messages: Number(row['messages']),
+      unseen: Number(row['unseen']),
+      highestModSeq: BigInt(String(row['highestmodseq'])),
+    })),
+    subscriptions: subscribed.map((row) => String(row['mailbox'])).sort(),
+    specialUses: new Map(
+      special.map((path, n) => [
+        path,
+        uses[n] instanceof DoveadmRefused ? '' : String(tableOf(uses[n])[0]?.['value'] ?? ''),
+      ]),
+    ),
+    ...(rows ? { rows: rowsByFolder(tableOf(results[2 + special.length])) } : {}),
+  }
 }
 
+function rowsByFolder(table: readonly Row[]): Map<string, MessageRow[]> {
+  const folders = new Map<string, MessageRow[]>()
+  for (const row of table) {
+    const path = String(row['mailbox'])
+    const rows = folders.get(path) ?? []
+    folders.set(path, rows)
+    rows.push(rowOf(row))
+  }
+  return folders
+}
+
+const rowOf = (row: Row): MessageRow => ({
+  uid: Number(row['uid']),
+  flags: flagText(String(row['flags']).split(' ').filter(Boolean)),
+  dateS: Number(row['date.received.unixtime']),
+  size: Number(row['size.virtual']),
+})
+
+const NOTHING_MORE: LookOptions = { special: [], rows: false }
+
 /** @throws {PeerUnreachable} {DoveadmRefused} */
-export const lookAtReplica = async (doveadm: Doveadm, user: string): Promise<ReplicaLook> =>
-  replicaLookOf(await doveadm.batch(lookCommands(user)))
+export async function lookAtReplica(
+  doveadm: Doveadm,
+  user: string,
+  options = NOTHING_MORE,
+): Promise<ReplicaLook> {
+  return replicaLookOf(await doveadm.each(lookCommands(user, options)), options)
+}
 
 /** The folders of an account in the replica. @throws {PeerUnreachable} {DoveadmRefused} */
 export const replicaFolders = async (
@@ -171,42 +237,20 @@ export async function replicaRows(
   user: string,
   queries: readonly RowQuery[],
 ): Promise<MessageRow[][]> {
-  const field = ['uid', 'flags', 'date.received.unixtime', 'size.virtual']
   const answers = await doveadm.batch(
     queries.map(({ path, query }) => [
       'fetch',
-      { user, field, query: ['mailbox', path, ...query] },
+      { user, field: ROW_FIELDS, query: ['mailbox', path, ...query] },
     ]),
   )
-  return answers.map((answer) =>
-    tableOf(answer).map((row) => ({
-      uid: Number(row['uid']),
-      flags: flagText(String(row['flags']).split(' ').filter(Boolean)),
-      dateS: Number(row['date.received.unixtime']),
-      size: Number(row['size.virtual']),
-    })),
-  )
-}
-
-/** Special uses in the replica of those folders that have one at production. @throws {PeerUnreachable} {DoveadmRefused} */
-export async function replicaSpecialUses(
-  doveadm: Doveadm,
-  user: string,
-  production: readonly FolderStatus[],
-): Promise<Map<string, string>> {
-  const special = production.filter(({ specialUse }) => specialUse !== undefined)
-  const answers = await doveadm.batch(
-    special.map(({ path }) => [
-      'mailboxMetadataGet',
-      { user, mailbox: path, key: '/private/specialuse' },
-    ]),
-  )
-  return new Map(
-    special.map(({ path }, n) => [path, String(tableOf(answers[n])[0]?.['value'] ?? '')]),
-  )
+  return answers.map((answer) => tableOf(answer).map(rowOf))
 }
 
 type Row = Readonly<Record<string, unknown>>
 
-const tableOf = (data: unknown): Row[] => (Array.isArray(data) ? data.filter(isRow) : [])
+function tableOf(data: unknown): Row[] {
+  if (data instanceof DoveadmRefused) throw data
+  return Array.isArray(data) ? data.filter(isRow) : []
+}
+
 const isRow = (item: unknown): item is Row => typeof item === 'object' && item !== null

@@ -45,7 +45,7 @@ export async function settle(
   look?: ReplicaLook,
 ): Promise<Settled> {
   const { doveadm, ledger } = stores
-  const { folders, subscriptions } = look ?? (await lookAtReplica(doveadm, user))
+  const { folders, subscriptions, rows } = look ?? (await lookAtReplica(doveadm, user))
   const known = new Map(ledger.folders(user).map((folder) => [folder.path, folder]))
   const seen = new Map(production.map((folder) => [folder.path, folder]))
   const pairs = folders.map((now) => ({
@@ -55,7 +55,7 @@ export async function settle(
   }))
   const stale = pairs.filter(({ now, before }) => !isCurrent(before, now))
   const pulled = pairs.filter((pair) => isCurrent(pair.before, pair.now)).map(stateAfter)
-  const changes = await changesOf(stores, user, stale)
+  const changes = await changesOf(stores, user, stale, rows)
   const present = new Set(folders.map(({ path }) => path))
   ledger.together(() => {
     for (const path of known.keys()) if (!present.has(path)) ledger.forgetFolder(user, path)
@@ -103,9 +103,13 @@ async function changesOf(
   { doveadm, ledger }: Stores,
   user: string,
   stale: readonly Pair[],
+  known: ReplicaLook['rows'],
 ): Promise<Change[]> {
   const plans = stale.map((pair) => ({ ...pair, isAnew: mustReadAll(pair) }))
-  const rows = await readAll(doveadm, user, plans)
+  const rows =
+    known === undefined
+      ? await readAll(doveadm, user, plans)
+      : plans.map(({ now }) => known.get(now.path) ?? [])
   const changes: Change[] = []
   for (const [n, pair] of plans.entries()) {
     const { now, before, isAnew } = pair

@@ -26,7 +26,7 @@ import {
   PORTS,
   PRODUCTION,
 } from './plan.ts'
-import { processesIn } from './processes.ts'
+import { isAlive, processesIn } from './processes.ts'
 import { Production } from './production.ts'
 import { type BedRecord, findRecord, inBed, removeFiles, writeRecord } from './record.ts'
 import { inside, NODE, PROJECT } from './tools.ts'
@@ -110,6 +110,10 @@ export class Bed {
   /** Whether production's Postfix has delivered all that it has accepted. */
   async queueIsEmpty(): Promise<boolean> {
     return (await this.#production.queued()) === 0
+  }
+
+  get agentIsAlive(): boolean {
+    return isAlive(this.#agent().pid)
   }
 
   /** What the appliance answers to its own command line. @throws {CommandFailed} @throws {NoAppliance} */

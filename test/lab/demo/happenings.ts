@@ -19,11 +19,13 @@ const POLL_MS = 100
 /** Follows the agent's log. */
 export class Happenings {
   readonly #log: string
+  readonly #isAlive: () => boolean
   readonly #on: (entry: StateEntry) => void
   readonly states: StateEntry[] = []
 
-  constructor(log: string, on: (entry: StateEntry) => void) {
+  constructor(log: string, isAlive: () => boolean, on: (entry: StateEntry) => void) {
     this.#log = log
+    this.#isAlive = isAlive
     this.#on = on
   }
 
@@ -43,6 +45,7 @@ export class Happenings {
       await this.#read()
       const found = this.states.find((one) => one.name === name && one.atMs >= options.sinceMs)
       if (found !== undefined) return found
+      if (!this.#isAlive()) throw new NeverCame(`${name} did not come: the agent has ended`)
       if (round % 10 === 9) await options.meanwhile?.()
       await delay(POLL_MS)
     }

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
+import { CommandFailed } from '../../../firmware/command.ts'
 import type { Bed } from '../bed/bed.ts'
 import { inBed } from '../bed/record.ts'
 import { type Comparison, compare, type Digest, readDigest, whole } from '../digest.ts'
@@ -67,7 +68,11 @@ export class Story {
     this.#narrate = narrate
     this.#signal = signal
     const log = inBed(bed.record, 'appliance', 'agent.log')
-    this.#happenings = new Happenings(log, (entry) => this.#tellState(entry))
+    this.#happenings = new Happenings(
+      log,
+      () => bed.agentIsAlive,
+      (entry) => this.#tellState(entry),
+    )
   }
 
   /** Everything that happened until now. */
@@ -109,7 +114,8 @@ export class Story {
   /** Ends the users' work and compares what they were promised with what whoever serves them holds. */
   async settle(): Promise<Verdict> {
     await this.#users?.stop()
-    const standingIn = STANDING_IN.includes(this.#happenings.states.at(-1)?.name ?? '')
+    const state = this.#happenings.states.at(-1)?.name ?? ''
+    const standingIn = this.#bed.agentIsAlive && STANDING_IN.includes(state)
     if (!standingIn) await this.#queueEmpties()
     const after = whole(await readDigest(this.#bed, standingIn ? 'replica' : 'production'))
     return check(this.#users?.records ?? [], this.#before, after)
@@ -119,8 +125,13 @@ export class Story {
   async complaints(): Promise<string[]> {
     const log = await readFile(inBed(this.#bed.record, 'appliance', 'agent.log'), 'utf8')
     const grave = log.split('\n').filter((line) => /"level":"(warn|error)"/.test(line))
-    const status = await this.#status()
-    const problems = status.problems.map(({ where, what }) => `${where}: ${what}`)
+    const problems = await this.#status().then(
+      (status) => status.problems.map(({ where, what }) => `${where}: ${what}`),
+      (error: unknown) => {
+        if (error instanceof CommandFailed) return [error.stderr.trim()]
+        throw error
+      },
+    )
     return [...problems.slice(0, COMPLAINTS_MAX), ...grave.slice(-COMPLAINTS_MAX)]
   }
 

@@ -106,5 +106,6 @@ type Refusal = ImapRefused | SmtpRefused | Pop3Refused
 export const isRefusal = (error: unknown): error is Refusal =>
   error instanceof ImapRefused || error instanceof SmtpRefused || error instanceof Pop3Refused
 
-const callsPasswordWrong = (error: Refusal): boolean =>
+/** Whether the refusal says that the password is wrong. */
+export const callsPasswordWrong = (error: Refusal): boolean =>
   error instanceof SmtpRefused ? error.code === 535 : error.authentication

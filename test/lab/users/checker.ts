@@ -211,9 +211,11 @@ export function longestSilence(
     )
     .filter((atMs) => atMs < span.toMs)
     .sort((a, b) => a - b)
+  const heardBefore = answers.some((atMs) => atMs <= span.fromMs)
+  const moments = heardBefore ? answers : [span.fromMs, ...answers]
   let longest = 0
-  for (const [index, atMs] of answers.entries()) {
-    const next = answers[index + 1] ?? span.toMs
+  for (const [index, atMs] of moments.entries()) {
+    const next = moments[index + 1] ?? span.toMs
     if (next >= span.fromMs) longest = Math.max(longest, next - atMs)
   }
   return longest

@@ -1,0 +1,26 @@
+import { BackSync } from '../../agent/replica/mail/backsync.ts'
+import { Doveadm } from '../../agent/replica/mail/doveadm.ts'
+import { openProduction, openReplica } from '../../agent/replica/mail/imap.ts'
+import { Ledger } from '../../agent/replica/mail/ledger.ts'
+import { onCommand } from './backsync-bed.ts'
+
+/** Pushes one account and is killed after so many commands to production. */
+const job = JSON.parse(process.argv[2] ?? '{}')
+let commands = 0
+const backSync = new BackSync({
+  settings: job.settings,
+  ledger: Ledger.open(job.ledger),
+  doveadm: new Doveadm(job.doveadm),
+  log: () => {},
+  openProduction: async (user, options) => {
+    const client = await openProduction(job.settings, user, options)
+    onCommand(client, () => {
+      commands += 1
+      if (commands === job.killAfter) process.kill(process.pid, 'SIGKILL')
+    })
+    return client
+  },
+  openReplica: (user, options) => openReplica(job.access, user, options),
+})
+await backSync.push(job.user, { final: true })
+process.exit(0)
