@@ -123,6 +123,8 @@ const production = (settings: Settings, password: string): readonly Line[] => {
         ]
       : [quoted('imapc_user', `%u*${admin.user.replaceAll('%', '%%')}`)]),
     'imapc_features = rfc822.size fetch-headers fetch-bodystructure modseq',
+    // A production that fell silent must not hold up a pull for Dovecot's five minutes.
+    'imapc_cmd_timeout = 30s',
     'mail_prefetch_count = 20',
     // A folder must be committed in one transaction: only then are production's MODSEQs kept.
     'dsync_commit_msgs_interval = 1000000',
@@ -160,6 +162,8 @@ export function replicatorConf(options: ReplicatorOptions): DovecotConf {
     ...block(
       'service doveadm',
       ...block('inet_listener http', `port = ${options.doveadmPort ?? DOVEADM_PORT}`),
+      // Each request has a process of its own: one that waits already saves its start.
+      'process_min_avail = 2',
       'process_limit = 128',
       'vsz_limit = 1G',
     ),

@@ -70,6 +70,7 @@ export function capture(
 
 function listenTo(child: ChildProcess, read: (frame: Buffer) => void, { log, lost }: Parts) {
   const reader = new PcapReader()
+  let lostBefore = 0
   let asking: NodeJS.Timeout | undefined
   child.stdout?.on('data', (chunk: Buffer) => {
     // Its signal handler is there by the time it has written something; before that, the signal would end it.
@@ -83,7 +84,10 @@ function listenTo(child: ChildProcess, read: (frame: Buffer) => void, { log, los
   })
   child.stderr?.on('data', (chunk: Buffer) => {
     const [, frames] = /(\d+) packets? dropped by kernel/.exec(chunk.toString()) ?? []
-    if (frames !== undefined) lost?.(Number(frames))
+    if (frames === undefined) return
+    lost?.(Number(frames))
+    if (Number(frames) > lostBefore) log('warn', 'capture.frames-lost', { frames: Number(frames) })
+    lostBefore = Number(frames)
   })
   child.once('close', () => clearInterval(asking))
   return child

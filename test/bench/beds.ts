@@ -36,7 +36,8 @@ export function agentOf(bed: Bed): AgentRecord {
 export async function statusOf(agent: AgentRecord): Promise<Status | undefined> {
   const socket = controlPath(pathsOf(agent.state))
   try {
-    return (await ask(socket, 'status', {}, { timeoutMs: 5_000 })).status
+    const answer = await ask(socket, 'status', {}, { timeoutMs: 5_000 })
+    return answer.accepted ? answer.status : undefined
   } catch (error: unknown) {
     if (error instanceof AgentUnreachable) return undefined
     throw error

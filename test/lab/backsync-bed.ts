@@ -151,16 +151,25 @@ export function cutOff(
   return { backSync, commands: () => commands }
 }
 
-/** Calls back after each command of a back-sync was handed to the socket. */
+/** Calls back after each command of a back-sync was handed to the socket; the many that only count up MODSEQs are one. */
 export function onCommand(client: ImapFlow, sent: (socket: Socket) => void): void {
   const unbind = client.unbind.bind(client)
   client.unbind = () => {
     const parts = unbind()
     const socket = parts.socket as Socket
-    const uncork = socket.uncork.bind(socket)
+    const [write, uncork] = [socket.write.bind(socket), socket.uncork.bind(socket)]
+    let line = ''
+    let wasCounting = false
+    socket.write = (chunk: string | Uint8Array, ...rest: unknown[]) => {
+      if (typeof chunk === 'string') line += chunk
+      return Reflect.apply(write, socket, [chunk, ...rest])
+    }
     socket.uncork = () => {
       uncork()
-      sent(socket)
+      const isCounting = line.includes('FLAGS.SILENT (\\Flagged')
+      if (!(isCounting && wasCounting)) sent(socket)
+      wasCounting = isCounting
+      line = ''
     }
     return parts
   }

@@ -108,9 +108,13 @@ async function up(options: Options): Promise<Bed> {
   const interrupted = new AbortController()
   const interrupt = () => interrupted.abort(new Misused('interrupted'))
   process.once('SIGINT', interrupt).once('SIGTERM', interrupt)
-  const bed = await Bed.up(await bedOptions(options), interrupted.signal)
-  process.off('SIGINT', interrupt).off('SIGTERM', interrupt)
-  return bed
+  try {
+    return await Bed.up(await bedOptions(options), interrupted.signal)
+  } catch (error: unknown) {
+    throw interrupted.signal.aborted ? interrupted.signal.reason : error
+  } finally {
+    process.off('SIGINT', interrupt).off('SIGTERM', interrupt)
+  }
 }
 
 async function bedOptions(options: Options): Promise<BedOptions> {
@@ -177,6 +181,12 @@ const isTheirs = (error: unknown): error is Error =>
   error instanceof RangeError ||
   error instanceof NoSuchBed ||
   error instanceof NoAppliance
+
+// Whoever reads only the beginning (`| head`) has heard enough.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+  process.exit()
+})
 
 try {
   process.exitCode = await main(process.argv.slice(2))

@@ -73,7 +73,8 @@ async function main(): Promise<boolean> {
     const { tale } = story
     const report = reportOf(tale, verdict, story.equal, broken)
     const heads = tale.chapters.map(({ fault }) => fault)
-    print(`\n${tableOf(heads, sightsOf(tale))}\n\n${pledgesText(report.pledges)}\n`)
+    if (heads.length > 0) print(`\n${tableOf(heads, sightsOf(tale))}`)
+    print(`\n${pledgesText(report.pledges)}\n`)
     if (json !== undefined) await writeFile(json, `${JSON.stringify(report, null, 2)}\n`)
     await writeFile(PAGE, pageOf(tale, report, new Date()))
     print(`the run as a page: ${PAGE}`)
@@ -88,9 +89,9 @@ async function main(): Promise<boolean> {
 try {
   process.exitCode = (await main()) ? 0 : 1
 } catch (error: unknown) {
-  const known =
-    isMisuse(error) || error instanceof AgentSilent || error === interrupted.signal.reason
-  if (!known) throw error
-  process.stderr.write(`demo: ${error instanceof Error ? error.message : String(error)}\n`)
+  const { aborted, reason } = interrupted.signal
+  const said: unknown = aborted ? reason : error
+  if (!(aborted || isMisuse(error) || error instanceof AgentSilent)) throw error
+  process.stderr.write(`demo: ${said instanceof Error ? said.message : String(said)}\n`)
   process.exitCode = isMisuse(error) ? 2 : 1
 }

@@ -73,15 +73,19 @@ export type LoopbackProduction = {
   readonly server: LoopbackDovecot
   readonly directory: string
   readonly imapPort: number
+  readonly imapsPort: number
   readonly lmtpPort: number
 }
+
+export type Certificate = { readonly certificateFile: string; readonly keyFile: string }
 
 /** Users log in with `<user>-secret`; `admin` may open their accounts as master user and by authzid. */
 export async function loopbackProduction(
   directory: string,
   users: readonly string[],
+  tls?: Certificate,
 ): Promise<LoopbackProduction> {
-  const [imapPort = 0, lmtpPort = 0] = await freePorts(2)
+  const [imapPort = 0, lmtpPort = 0, imapsPort = 0] = await freePorts(3)
   await mkdir(join(directory, 'mail'), { recursive: true })
   await chmod(directory, 0o755)
   await chmod(join(directory, 'mail'), 0o777)
@@ -89,9 +93,9 @@ export async function loopbackProduction(
   await writeFile(join(directory, 'admins'), 'admin:{PLAIN}admin-secret\n')
   await writeFile(join(directory, 'admin-password'), 'admin-secret\n')
   const conf = join(directory, 'dovecot.conf')
-  await writeFile(conf, confOf(directory, imapPort, lmtpPort))
+  await writeFile(conf, confOf(directory, imapPort, lmtpPort) + tlsOf(imapsPort, tls))
   const server = new LoopbackDovecot(conf, [imapPort, lmtpPort])
-  return { server, directory, imapPort, lmtpPort }
+  return { server, directory, imapPort, imapsPort, lmtpPort }
 }
 
 /** The users that a production knows from now on. */
@@ -127,7 +131,6 @@ instance_name = production
 log_path = ${directory}/log
 protocols = imap lmtp
 listen = 127.0.0.1
-ssl = no
 disable_plaintext_auth = no
 mail_uid = mail
 mail_gid = mail
@@ -178,13 +181,20 @@ service imap-login {
   inet_listener imap {
     port = ${imapPort}
   }
-  inet_listener imaps {
-    port = 0
-  }
 }
 service lmtp {
   inet_listener lmtp {
     port = ${lmtpPort}
+  }
+}
+`
+
+const tlsOf = (imapsPort: number, tls?: Certificate) => `
+ssl = ${tls === undefined ? 'no' : 'yes'}
+${tls === undefined ? '' : `ssl_cert = <${tls.certificateFile}\nssl_key = <${tls.keyFile}`}
+service imap-login {
+  inet_listener imaps {
+    port = ${tls === undefined ? 0 : imapsPort}
   }
 }
 `

@@ -21,7 +21,11 @@ export class Mbsync {
   static async of(bed: Bed, account: Account): Promise<Mbsync> {
     const directory = inBed(bed.record, 'mbsync')
     await mkdir(join(directory, 'mail'), { recursive: true })
-    await writeFile(join(directory, 'rc'), confFor(directory, account), { mode: 0o600 })
+    await writeFile(
+      join(directory, 'rc'),
+      confFor(directory, inBed(bed.record, 'certificates', 'production.pem'), account),
+      { mode: 0o600 },
+    )
     return new Mbsync(bed, directory)
   }
 
@@ -38,14 +42,14 @@ export class Mbsync {
   }
 }
 
-const confFor = (directory: string, { user, password }: Account): string => `
+const confFor = (directory: string, certificate: string, { user, password }: Account): string => `
 IMAPAccount production
 Host ${PRODUCTION.ipv4}
 Port ${PORTS.imap}
 User ${user}
 Pass ${password}
-SSLType None
-AuthMechs LOGIN
+SSLType STARTTLS
+CertificateFile ${certificate}
 
 IMAPStore far
 Account production

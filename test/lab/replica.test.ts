@@ -9,12 +9,19 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Settings, settingsFrom } from '../../agent/config.ts'
 import { type AccountDigest, compareDigests, digestOf } from '../../agent/replica/mail/digest.ts'
-import { CredentialRefused, openProduction, openReplica } from '../../agent/replica/mail/imap.ts'
+import {
+  CertificateUnexpected,
+  CredentialRefused,
+  openProduction,
+  openReplica,
+} from '../../agent/replica/mail/imap.ts'
 import { Ledger } from '../../agent/replica/mail/ledger.ts'
 import { Replicator } from '../../agent/replica/mail/replicator.ts'
 import { systemClock } from '../../firmware/clock.ts'
+import { run } from '../../firmware/command.ts'
 import type { Fields } from '../../firmware/log.ts'
 import {
+  type Certificate,
   deliver,
   type LoopbackProduction,
   type LoopbackReplica,
@@ -190,6 +197,66 @@ test('accounts of every make become complete and identical, and one that cannot 
     assert.ok(bed.ledger.account('anna').passes > 0)
   } finally {
     await bed.stop()
+  }
+})
+
+/** A certificate for `mail.example.test`, signed by an authority that nobody trusts. */
+async function certificate(directory: string, name: string): Promise<Certificate> {
+  const file = (suffix: string) => join(directory, `${name}.${suffix}`)
+  const openssl = (...args: string[]) => run({ program: 'openssl', args }, { timeoutMs: 30_000 })
+  const fresh = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
+  const authority = ['-keyout', file('ca-key'), '-out', file('ca')]
+  await openssl('req', '-x509', ...fresh, ...authority, '-subj', '/CN=Nobody', '-days', '2')
+  await openssl(
+    'req',
+    ...fresh,
+    '-keyout',
+    file('key'),
+    '-out',
+    file('csr'),
+    '-subj',
+    `/CN=${name}`,
+  )
+  const signing = ['-CA', file('ca'), '-CAkey', file('ca-key'), '-CAcreateserial', '-days', '1']
+  await openssl('x509', '-req', '-in', file('csr'), ...signing, '-out', file('pem'))
+  return { certificateFile: file('pem'), keyFile: file('key') }
+}
+
+test('production is known by its certificate, whoever signed it, and another one gets no password', async () => {
+  const directory = await mkdtemp(join(tmpdir(), `ut${process.pid}-`))
+  await chmod(directory, 0o755)
+  const own = await certificate(directory, 'mail.example.test')
+  const other = await certificate(directory, 'other.example.test')
+  const production = await loopbackProduction(join(directory, 'p'), ['anna'], own)
+  const data = loopbackSettings(production.directory, production.imapPort)
+  const settings = (tls: Certificate, admin: Record<string, unknown>) =>
+    settingsFrom(
+      {
+        ...data,
+        production: { ...data.production, tls, admin: { ...data.production.admin, ...admin } },
+      },
+      'a test',
+    )
+  const ways = [
+    { method: 'authzid', imapTls: 'starttls' },
+    { method: 'authzid', imapTls: 'implicit', imapPort: production.imapsPort },
+    { method: 'master-user', imapTls: 'starttls' },
+    { method: 'master-user', imapTls: 'none' },
+  ]
+  try {
+    await production.server.start()
+    for (const way of ways) {
+      const client = await openProduction(settings(own, way), 'anna')
+      assert.is(client.secureConnection, way.imapTls !== 'none')
+      await client.logout()
+    }
+    for (const way of ways.slice(0, 2)) {
+      const error = await openProduction(settings(other, way), 'anna').catch((e: unknown) => e)
+      assert.instance(error, CertificateUnexpected)
+    }
+  } finally {
+    await production.server.stop()
+    await rm(directory, { recursive: true })
   }
 })
 

@@ -195,6 +195,7 @@ test('the page holds the whole run and nothing that could be executed', () => {
     marks,
     chapters: [chapter],
     users: ['anna'],
+    rests: [],
     records,
   }
   const report = reportOf(tale, check(records, before, before), [true], undefined)

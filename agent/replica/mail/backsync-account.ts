@@ -1,12 +1,17 @@
 import { CommandRefused, type ImapSession, type Line } from './backsync-session.ts'
 import { itemOf, mailboxName, quotedMailbox, type Token, tokensOf } from './backsync-text.ts'
+import { KnownViews } from './backsync-views.ts'
 import type { FolderStatus } from './plan.ts'
 
 const FOLDERS_MAX = 100_000
 
+/** Where views of this account's folders are kept. */
+export type Views = { readonly of: KnownViews; readonly prefix: string }
+
 /** An account at one server: which folders there are, and one of them selected. */
 export class ImapAccount {
   readonly session: ImapSession
+  readonly views: Views
   /** What the selected folder knows besides the flags of IMAP itself. */
   keywords: readonly string[] = []
   /** Prefixes of what belongs to others. */
@@ -15,8 +20,9 @@ export class ImapAccount {
   #selected: string | undefined
   #permanent: ReadonlySet<string> = new Set()
 
-  constructor(session: ImapSession, foreignPrefixes: readonly string[] = []) {
+  constructor(session: ImapSession, foreignPrefixes: readonly string[] = [], views?: Views) {
     this.session = session
+    this.views = views ?? { of: new KnownViews(), prefix: '' }
     this.#foreign = foreignPrefixes.filter((prefix) => prefix !== '')
     const modSeq = session.capabilities.has('CONDSTORE') || session.capabilities.has('QRESYNC')
     this.#statusItems = `(MESSAGES UNSEEN UIDNEXT UIDVALIDITY${modSeq ? ' HIGHESTMODSEQ' : ''})`
@@ -24,6 +30,7 @@ export class ImapAccount {
 
   /** The account's own folders that can hold messages. */
   async folders(): Promise<FolderStatus[]> {
+    await this.unselect()
     const has = this.session.capabilities
     const items = [
       ...(has.has('SPECIAL-USE') ? ['SPECIAL-USE'] : []),
@@ -50,8 +57,12 @@ export class ImapAccount {
     })
   }
 
-  /** Where one folder stands. */
-  async status(path: string): Promise<FolderStatus> {
+  /**
+   * Where one folder stands. Of a selected folder a server may tell what it last saw itself (RFC 3501 §6.3.10), so that
+   * it is left first, unless nothing but `ownWork` matters.
+   */
+  async status(path: string, ownWork = false): Promise<FolderStatus> {
+    if (this.#selected === path && !ownWork) await this.unselect()
     const command = `STATUS ${quotedMailbox(path)} ${this.#statusItems}`
     const { lines } = await this.session.command(command)
     const [found] = lines.map(tokensOf).flatMap(statusIn)

@@ -1,6 +1,7 @@
 import type { ImapFlow, ImapFlowOptions } from 'imapflow'
 import { ImapAccount } from './backsync-account.ts'
 import { ImapSession } from './backsync-session.ts'
+import { KnownViews } from './backsync-views.ts'
 import { PeerUnreachable } from './imap.ts'
 
 /** Opens an account at one server; the options must reach ImapFlow. */
@@ -33,6 +34,7 @@ export class Connections {
   readonly #openProduction: Open
   readonly #openReplica: Open
   readonly #warm = new Map<string, Warm>()
+  readonly #views = new KnownViews()
 
   constructor(open: { openProduction: Open; openReplica: Open }) {
     this.#openProduction = open.openProduction
@@ -95,21 +97,22 @@ export class Connections {
     }
     if (production.capabilities.has('UIDPLUS'))
       return {
-        appliance: account(appliance, 'the replica'),
-        production: account(production, 'production'),
+        appliance: this.#account(user, appliance, 'the replica'),
+        production: this.#account(user, production, 'production'),
       }
     appliance.close()
     production.close()
     throw new ProductionUnsuitable('its IMAP server lacks UIDPLUS (RFC 4315)')
   }
-}
 
-function account(client: ImapFlow, peer: string): ImapAccount {
-  const others = [...(client.namespaces?.other || []), ...(client.namespaces?.shared || [])]
-  return new ImapAccount(
-    new ImapSession(client, peer),
-    others.map(({ prefix }) => prefix),
-  )
+  #account(user: string, client: ImapFlow, peer: string): ImapAccount {
+    const others = [...(client.namespaces?.other || []), ...(client.namespaces?.shared || [])]
+    return new ImapAccount(
+      new ImapSession(client, peer),
+      others.map(({ prefix }) => prefix),
+      { of: this.#views, prefix: `${peer}\n${user}\n` },
+    )
+  }
 }
 
 const end = async ({ appliance, production }: Both): Promise<void> => {

@@ -1,6 +1,13 @@
 import type { Baseline, Side } from './backsync-sides.ts'
 import { STRANGER_MESSAGES_MIN, Stranger } from './backsync-sides.ts'
-import { doubts, type Facts, type FolderView, type Messages, type Triple } from './merge.ts'
+import {
+  ascending,
+  doubts,
+  type Facts,
+  type FolderView,
+  type Messages,
+  type Triple,
+} from './merge.ts'
 
 type Sides = { readonly appliance: Side; readonly production: Side }
 
@@ -49,9 +56,11 @@ export async function trusted(
   const last = baseline.production()
   const isSetBack =
     production.uidNext < last.uidNext || production.highestModSeq < last.highestModSeq
-  const common = [...snapshot.keys()]
-    .filter((uid) => appliance.messages.has(uid) && production.messages.has(uid))
-    .sort((a, b) => a - b)
+  const common = ascending(
+    [...snapshot.keys()].filter(
+      (uid) => appliance.messages.has(uid) && production.messages.has(uid),
+    ),
+  )
   const probed = await mismatched(sides, common.slice(-PROBED_UIDS))
   const reused = probed.length === 0 ? [] : await mismatched(sides, common)
   if (reused.length * 2 > common.length && common.length >= STRANGER_MESSAGES_MIN)

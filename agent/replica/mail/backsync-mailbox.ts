@@ -15,7 +15,8 @@ import {
   secondsOf,
   uidsOf,
 } from './backsync-text.ts'
-import { type FolderView, type Identity, uidSets } from './merge.ts'
+import type { KnownView } from './backsync-views.ts'
+import { type Flags, type FolderView, type Identity, uidSets } from './merge.ts'
 
 /** A portion of messages on their way: so much is held in memory, or one message if it is larger. */
 const PORTION_BYTES_MAX = 4 * 1024 * 1024
@@ -25,9 +26,6 @@ const MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 /** Commands written ahead of their answers. */
 const PIPELINED_MAX = 500
 const KEYWORDS_MAX = 50
-
-/** A message's place in the comparison after everything was given back. */
-export type Stamped = { readonly flags: readonly string[]; readonly stamp: string }
 
 /** One folder over IMAP, in either role. Needs UIDPLUS (RFC 4315) for what is written. */
 export class ImapFolder implements ProductionSide {
@@ -44,24 +42,52 @@ export class ImapFolder implements ProductionSide {
   async read(): Promise<FolderView> {
     const lines = await this.#account.select(this.#path, true)
     const said = (pattern: RegExp) =>
-      lines.map(({ text }) => pattern.exec(text)?.[1]).find((value) => value !== undefined)
-    const messages = new Map<number, readonly string[]>()
-    if (said(/^\* (\d+) EXISTS/) !== '0')
-      await this.#session.command('UID FETCH 1:* (FLAGS)', (line) => {
-        const found = flagsIn(line)
-        if (found !== undefined) messages.set(...found)
-      })
+      Number(lines.map(({ text }) => pattern.exec(text)?.[1]).find((n) => n !== undefined) ?? 0)
+    const { of: views, prefix } = this.#account.views
+    const key = `${prefix}${this.#path}`
+    const uidValidity = said(/\[UIDVALIDITY (\d+)/)
+    const highestModSeq = BigInt(said(/\[HIGHESTMODSEQ (\d+)/))
+    const known = views.get(key)
+    const isKnown = known?.uidValidity === uidValidity && highestModSeq >= known.highestModSeq
+    const exists = said(/^\* (\d+) EXISTS/)
+    const messages = await this.#messages(exists, highestModSeq, isKnown ? known : undefined)
+    views.set(key, { uidValidity, highestModSeq, messages })
     let last = 0
     for (const uid of messages.keys()) last = Math.max(last, uid)
-    return {
-      uidNext: Math.max(Number(said(/\[UIDNEXT (\d+)/) ?? 0), last + 1),
-      highestModSeq: BigInt(said(/\[HIGHESTMODSEQ (\d+)/) ?? 0),
-      messages,
-    }
+    return { uidNext: Math.max(said(/\[UIDNEXT (\d+)/), last + 1), highestModSeq, messages }
+  }
+
+  async #messages(
+    exists: number,
+    highestModSeq: bigint,
+    known: KnownView | undefined,
+  ): Promise<ReadonlyMap<number, Flags>> {
+    if (exists === 0) return new Map()
+    if (known?.highestModSeq === highestModSeq && known.messages.size === exists)
+      return known.messages
+    const messages = new Map(known?.messages)
+    const since = known === undefined ? '' : ` (CHANGEDSINCE ${known.highestModSeq})`
+    await this.#session.command(`UID FETCH 1:* (FLAGS)${since}`, (line) => {
+      const found = flagsIn(line)
+      if (found !== undefined) messages.set(...found)
+    })
+    if (messages.size === exists) return messages
+    const present = new Set(await this.#present())
+    for (const uid of messages.keys()) if (!present.has(uid)) messages.delete(uid)
+    return messages
+  }
+
+  async #present(): Promise<readonly number[]> {
+    const esearch = this.#session.capabilities.has('ESEARCH')
+    const { lines } = await this.#session.command(`UID SEARCH${esearch ? ' RETURN (ALL)' : ''} ALL`)
+    return lines.flatMap(({ text }) => {
+      const [, set, list] = /^\* (?:ESEARCH .* ALL (\S+)|SEARCH((?: \d+)*))/.exec(text) ?? []
+      return set === undefined ? (list ?? '').split(' ').filter(Boolean).map(Number) : uidsOf(set)
+    })
   }
 
   async highestModSeq(): Promise<bigint> {
-    return (await this.#account.status(this.#path)).highestModSeq
+    return (await this.#account.status(this.#path, true)).highestModSeq
   }
 
   async identities(uids: readonly number[]): Promise<ReadonlyMap<number, Identity>> {
@@ -87,17 +113,6 @@ export class ImapFolder implements ProductionSide {
     await this.#fetch(uids, '(INTERNALDATE RFC822.SIZE)', (line) => {
       const uid = uidIn(line)
       if (uid !== undefined) found.set(uid, stampIn(line))
-    })
-    return found
-  }
-
-  /** Every message with what tells it apart, for a comparison. */
-  async everything(): Promise<ReadonlyMap<number, Stamped>> {
-    const found = new Map<number, Stamped>()
-    await this.#account.select(this.#path, true)
-    await this.#session.command('UID FETCH 1:* (FLAGS INTERNALDATE RFC822.SIZE)', (line) => {
-      const [uid, flags] = flagsIn(line) ?? [0, []]
-      if (uid > 0) found.set(uid, { flags, stamp: stampIn(line) })
     })
     return found
   }
@@ -197,8 +212,7 @@ export class ImapFolder implements ProductionSide {
     await toggle(one)
     let now = await this.highestModSeq()
     const [gainOfAll, gainOfOne] = [between - before, now - between]
-    const set = gainOfAll > gainOfOne ? all : one
-    const gain = gainOfAll > gainOfOne ? gainOfAll : gainOfOne
+    const [set, gain] = gainOfAll > gainOfOne ? [all, gainOfAll] : [one, gainOfOne]
     for (let last = between; gain > 0n && now < modSeq && now > last; ) {
       const count = Math.min(PIPELINED_MAX, Number((modSeq - now + gain - 1n) / gain))
       await Promise.all(Array.from({ length: count }, () => toggle(set)))

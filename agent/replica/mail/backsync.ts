@@ -1,7 +1,7 @@
 import type { Log } from '../../../firmware/log.ts'
 import type { Settings } from '../../config.ts'
 import { LedgerBaseline } from './backsync-baseline.ts'
-import { type Difference, differencesOf, inWords } from './backsync-compare.ts'
+import { type Compared, type Difference, differencesOf, inWords } from './backsync-compare.ts'
 import { type Both, Connections, type Open } from './backsync-connections.ts'
 import { ImapFolder } from './backsync-mailbox.ts'
 import { AccountPush, type PushResult } from './backsync-push.ts'
@@ -44,8 +44,7 @@ export class BackSync {
   readonly #connections: Connections
   readonly #gaps = new Map<string, Promise<void>>()
   readonly #turns = new Map<string, Promise<unknown>>()
-  /** Folder → where both sides stood when they were last compared message by message. */
-  readonly #compared = new Map<string, string>()
+  readonly #compared = new Map<string, Compared>()
   readonly #unbound = new Map<string, { readonly at: string; readonly count: number }>()
 
   constructor(parts: {

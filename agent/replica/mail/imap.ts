@@ -42,6 +42,17 @@ export class CertificateUnexpected extends Error {
   }
 }
 
+/** A peer that answered a command with NO or BAD, or in a way that cannot be understood. */
+export class PeerRefused extends Error {
+  override readonly name = 'PeerRefused'
+  readonly peer: string
+
+  constructor(peer: string, because: string, cause?: unknown) {
+    super(`${peer}: ${because}`, { cause })
+    this.peer = peer
+  }
+}
+
 /** Port on 127.0.0.1 where the replicator's Dovecot answers IMAP, for this agent only. */
 export const REPLICA_IMAP_PORT = 8143
 /** The master user by which the agent opens every account of the replica. */
@@ -63,6 +74,8 @@ const COMMON: ImapFlowOptions = {
   logger: false,
   disableAutoIdle: true,
   disableCompression: true,
+  // IMAP4rev2 has no LSUB, which alone tells of subscribed names without a folder.
+  disableIMAP4rev2: true,
   connectionTimeout: CONNECT_MS,
   greetingTimeout: GREETING_MS,
   socketTimeout: SILENCE_MS,
@@ -74,7 +87,7 @@ const COMMON: ImapFlowOptions = {
 /**
  * Opens an account at production with the administrator's credential. The connection has no mailbox selected and
  * does not go into IDLE by itself; who gets it ends it (`logout()` or `close()`).
- * @throws {PeerUnreachable} {CredentialRefused} {CertificateUnexpected} NodeJS.ErrnoException (password or certificate file)
+ * @throws {PeerUnreachable} {CredentialRefused} also when a file cannot be read {CertificateUnexpected}
  */
 export async function openProduction(
   settings: Settings,
@@ -83,7 +96,12 @@ export async function openProduction(
 ): Promise<ImapFlow> {
   const { addresses, admin, hostname, tls } = settings.production
   const host = addresses[0]?.ipv4 ?? hostname
-  const password = (await readFile(admin.passwordFile, 'utf8')).replace(/\r?\n$/, '')
+  const peer = `production (IMAP ${host}:${admin.imapPort})`
+  const read = (file: string) =>
+    readFile(file, 'utf8').catch((error: unknown) => {
+      throw new CredentialRefused(peer, user, String(error), `Make ${file} readable`, error)
+    })
+  const password = (await read(admin.passwordFile)).replace(/\r?\n$/, '')
   const auth =
     admin.method === 'master-user'
       ? { user: `${user}*${admin.user}`, pass: password }
@@ -97,13 +115,11 @@ export async function openProduction(
     // ImapFlow refuses `doSTARTTLS` beside `secure`.
     ...(admin.imapTls === 'implicit' ? {} : { doSTARTTLS: encrypted }),
     auth,
-    ...(encrypted
-      ? { servername: hostname, tls: pinnedTo(await readFile(tls.certificateFile)) }
-      : {}),
+    ...(encrypted ? { servername: hostname, tls: pinnedTo(await read(tls.certificateFile)) } : {}),
     ...options,
   })
   return await connected(client, {
-    peer: `production (IMAP ${host}:${admin.imapPort})`,
+    peer,
     user,
     advice:
       'Check production.admin (user, passwordFile, method), that it may open this account, ' +
@@ -130,14 +146,19 @@ export async function openReplica(
   return await connected(client, { peer: 'the replica', user, advice })
 }
 
-/** The error as one of this file's own when it tells of a lost peer, else the error itself. */
+/** An error of a command on an open connection as `PeerUnreachable` or `PeerRefused`; any other as it is. */
 export function asPeerError(error: unknown, peer: string): unknown {
-  if (!(error instanceof Error) || !('code' in error)) return error
-  return LOST.test(String(error.code)) ? new PeerUnreachable(peer, error.message, error) : error
+  if (!(error instanceof Error)) return error
+  const { code, responseStatus, responseText } = factsOf(error)
+  if (LOST.test(code)) return new PeerUnreachable(peer, error.message, error)
+  if (responseStatus !== '' || GARBLED.test(code))
+    return new PeerRefused(peer, `${responseStatus} ${responseText || error.message}`.trim(), error)
+  return error
 }
 
 /** ImapFlow's own codes for a lost connection, and those of the operating system. */
 const LOST = /^(NoConnection|EConnectionClosed|StateLogout|ClosedAfter.*|.*TIMEOUT|E[A-Z]+)$/
+const GARBLED = /^(Parser.*|Invalid.*|.*TooLarge|NotFound|UnexpectedTag|ResponseProcessingFailed)$/
 
 type Login = { readonly peer: string; readonly user: string; readonly advice: string }
 
@@ -177,6 +198,8 @@ function factsOf(error: Error) {
     authenticationFailed: facts.get('authenticationFailed') === true,
     tlsFailed: facts.get('tlsFailed') === true,
     serverResponseCode: text('serverResponseCode'),
+    responseStatus: text('responseStatus'),
+    responseText: text('responseText'),
     code: text('code'),
     response: text('response'),
   }
@@ -186,8 +209,8 @@ function factsOf(error: Error) {
  * Trusts exactly one certificate (the first of the file), whoever signed it and whatever name it bears: what matters
  * is that the peer is production, whose certificate the administrator gave us.
  */
-const pinnedTo = (certificatePem: Buffer): ConnectionOptions => ({
-  ca: firstCertificate(certificatePem.toString('latin1')),
+const pinnedTo = (certificatePem: string): ConnectionOptions => ({
+  ca: firstCertificate(certificatePem),
   allowPartialTrustChain: true,
   checkServerIdentity: () => undefined,
 })

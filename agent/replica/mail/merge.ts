@@ -72,7 +72,15 @@ export type Sorting = {
   readonly orphans: readonly number[]
 }
 
-const ascending = (uids: Iterable<number>): number[] => [...uids].sort((a, b) => a - b)
+/** UIDs are numbers of 32 bits (RFC 3501 §2.3.1.1), which sort fastest as such. */
+export const ascending = (uids: Iterable<number>): number[] => [...Uint32Array.from(uids).sort()]
+
+/** The UIDs of one folder that are not in another, ascending. */
+const missingIn = (messages: Messages, others: Messages): number[] => {
+  const missing: number[] = []
+  for (const uid of messages.keys()) if (!others.has(uid)) missing.push(uid)
+  return ascending(missing)
+}
 
 /** UIDs whose identity may decide something. */
 export type Doubts = {
@@ -84,8 +92,8 @@ export type Doubts = {
 
 /** Whom to compare: arrivals with what production has under their UIDs, and with what came to it by itself. */
 export function doubts({ snapshot, appliance, production }: Triple, final: boolean): Doubts {
-  const arrived = ascending(appliance.messages.keys()).filter((uid) => !snapshot.has(uid))
-  const foreign = ascending(production.messages.keys()).filter((uid) => !snapshot.has(uid))
+  const arrived = missingIn(appliance.messages, snapshot)
+  const foreign = missingIn(production.messages, snapshot)
   const straddling =
     final &&
     (foreign.at(0) ?? Infinity) < appliance.uidNext &&
@@ -97,7 +105,7 @@ export function doubts({ snapshot, appliance, production }: Triple, final: boole
 
 /** Sorts the UIDs of a folder by what is to become of them. */
 export function sorted({ snapshot, appliance, production }: Triple, facts: Facts): Sorting {
-  const arrived = ascending(appliance.messages.keys()).filter((uid) => !snapshot.has(uid))
+  const arrived = missingIn(appliance.messages, snapshot)
   const same = (uid: number) => {
     const here = facts.appliance.get(uid)?.letter
     return here !== undefined && here === facts.production.get(uid)?.letter
@@ -110,9 +118,7 @@ export function sorted({ snapshot, appliance, production }: Triple, facts: Facts
     settled,
     conflicts: open.filter((uid) => uid < production.uidNext),
     fresh: open.filter((uid) => uid >= production.uidNext),
-    orphans: ascending(production.messages.keys()).filter(
-      (uid) => !snapshot.has(uid) && !isSettled.has(uid),
-    ),
+    orphans: missingIn(production.messages, snapshot).filter((uid) => !isSettled.has(uid)),
   }
 }
 
@@ -136,8 +142,8 @@ export function steps(triple: Triple, facts: Facts, final: boolean): Step[] {
   }
   const twins = paired(orphans, facts.production, arrived, facts.appliance, 'letter')
   const isTwin = new Set(twins)
-  const deleted = ascending(production.messages.keys()).filter(
-    (uid) => snapshot.has(uid) && !appliance.messages.has(uid),
+  const deleted = missingIn(snapshot, appliance.messages).filter((uid) =>
+    production.messages.has(uid),
   )
   const list: Step[] = []
   if (fresh.length > 0) list.push({ do: 'append', uids: fresh })

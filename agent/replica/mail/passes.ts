@@ -1,6 +1,13 @@
 import type { ImapFlow } from 'imapflow'
 import type { Log } from '../../../firmware/log.ts'
-import { asPeerError, PeerUnreachable } from './imap.ts'
+import { DoveadmRefused } from './doveadm.ts'
+import {
+  asPeerError,
+  CertificateUnexpected,
+  CredentialRefused,
+  PeerRefused,
+  PeerUnreachable,
+} from './imap.ts'
 import type { FolderState } from './ledger.ts'
 import {
   differences,
@@ -39,6 +46,21 @@ export class PullFailed extends Error {
   }
 }
 
+/** Why a pull ended although nothing was wrong. */
+export class Halted extends Error {
+  override readonly name = 'Halted'
+}
+
+/** Whether a turn may end like this: another one may do better, and a person can read why. */
+export const isExpected = (error: unknown): error is Error =>
+  error instanceof PullFailed ||
+  error instanceof Halted ||
+  error instanceof PeerUnreachable ||
+  error instanceof PeerRefused ||
+  error instanceof CredentialRefused ||
+  error instanceof CertificateUnexpected ||
+  error instanceof DoveadmRefused
+
 /** One stutter-step pass that came to its end. */
 export type Pass = {
   /** Messages written to the ledger: what this pass found. The series of them falls until a pass is quiet. */
@@ -70,7 +92,7 @@ const WORDS_MAX = 10
 
 /**
  * One stutter-step pass (US patent 9448898): production is looked at, pulled, compared and looked at again.
- * @throws {PullFailed} {PeerUnreachable} {DoveadmRefused} {LedgerDamaged}
+ * @throws {PullFailed} {PeerUnreachable} {PeerRefused} {DoveadmRefused} {LedgerDamaged}
  */
 export async function stutterPass(context: PassContext): Promise<Pass> {
   const { client, stores, user, signal } = context
@@ -264,7 +286,7 @@ function subscriptionDifferences(production: readonly string[], replica: readonl
   ].map((words) => `${words} in the replica`)
 }
 
-/** A connection that broke in the middle tells that production was lost. */
+/** A connection that broke in the middle, or a folder that went while it was read, is nothing unexpected. */
 const atProduction = <T>(work: () => Promise<T>): Promise<T> =>
   work().catch((error: unknown) => {
     throw asPeerError(error, 'production')

@@ -4,16 +4,20 @@ import type { Log } from '../../../firmware/log.ts'
 import type { Settings } from '../../config.ts'
 import { Account, type AccountStatus } from './account.ts'
 import { Connections } from './connections.ts'
-import { type Doveadm, DoveadmRefused } from './doveadm.ts'
-import {
-  CertificateUnexpected,
-  CredentialRefused,
-  openProduction,
-  PeerUnreachable,
-} from './imap.ts'
+import type { Doveadm } from './doveadm.ts'
+import { openProduction, PeerUnreachable } from './imap.ts'
 import type { Ledger } from './ledger.ts'
-import { empty, follow, type PassContext, PullFailed, stutterPass } from './passes.ts'
-import { afterCheck, arrivals, backoffMs, dropped, roundMs } from './plan.ts'
+import { Outage } from './outage.ts'
+import {
+  empty,
+  follow,
+  Halted,
+  isExpected,
+  type PassContext,
+  PullFailed,
+  stutterPass,
+} from './passes.ts'
+import { afterCheck, arrivals, dropped, roundMs } from './plan.ts'
 import { replicaFolders } from './reading.ts'
 import { settle } from './settle.ts'
 
@@ -52,8 +56,6 @@ const BEHIND_MAX = 3
 const WAKE_MS_MAX = 60_000
 /** From a pass that was not quiet to the next. */
 const PASS_GAP_MS = 200
-/** So many accounts in a row that cannot reach a peer: it is the peer, not the account. */
-const UNREACHED_MAX = 2
 
 /**
  * Keeps the replica of every account equal to production: first by stutter-step passes until one is quiet, then by
@@ -72,15 +74,13 @@ export class Replicator {
   /** Looks at every account that are still to begin. */
   #rounds = { left: 0, nextMs: 0 }
   #averageCheckMs = 1
-  /** Accounts whose last turn, in a row, met a peer that cannot be reached. */
-  readonly #unreached = new Set<Account>()
-  /** More than one account met it: one at a time then finds out when the peer is back. */
-  #lost: Lost | undefined
+  readonly #outage: Outage<Account>
 
   constructor(options: ReplicatorOptions) {
     this.#options = options
     const { settings, users, ledger } = options
     this.#accounts = new Map(users.map((user) => [user, new Account(ledger.account(user))]))
+    this.#outage = new Outage(users.length)
     this.#connections = new Connections({
       open: (user) => openProduction(settings, user, { maxIdleTime: IDLE_MS }),
       limit: CONNECTIONS_MAX,
@@ -96,8 +96,9 @@ export class Replicator {
       await this.#verify(signal)
       while (!signal.aborted) {
         if (this.#failed !== undefined) throw this.#failed.error
-        if (!this.#paused) this.#startDueTurns()
-        await this.#nextEvent()
+        const nowMs = this.#nowMs()
+        if (!this.#paused) this.#startDueTurns(nowMs)
+        await this.#nextEvent(nowMs)
       }
     } finally {
       signal.removeEventListener('abort', stop)
@@ -126,7 +127,7 @@ export class Replicator {
   resume(): void {
     this.#halt = new AbortController()
     this.#paused = false
-    this.#lost = undefined
+    this.#outage.forget()
     for (const account of this.#accounts.values()) account.forgive()
     this.#wake()
   }
@@ -137,8 +138,7 @@ export class Replicator {
    */
   hint(user: string | undefined, _path?: string): void {
     const nowMs = this.#nowMs()
-    if (this.#lost !== undefined)
-      this.#lost = { ...this.#lost, nextMs: Math.max(nowMs, this.#lost.triedMs + HINTED_ROUND_MS) }
+    this.#outage.hinted(nowMs)
     if (user !== undefined) this.#accounts.get(user)?.hint(nowMs)
     else this.#rounds = { left: HINTED_ROUNDS, nextMs: Math.max(nowMs, this.#rounds.nextMs) }
     this.#wake()
@@ -169,7 +169,7 @@ export class Replicator {
     const accounts = [...this.#accounts.values()].map((account) => account.status(nowMs))
     return {
       paused: this.#paused,
-      ...(this.#lost === undefined ? {} : { lost: this.#lost.because }),
+      ...(this.#outage.because === undefined ? {} : { lost: this.#outage.because }),
       complete: accounts.filter(({ complete }) => complete).length,
       total: accounts.length,
       accounts,
@@ -194,15 +194,15 @@ export class Replicator {
     }
   }
 
-  #startDueTurns(): void {
-    const nowMs = this.#nowMs()
+  #startDueTurns(nowMs: number): void {
     this.#beginRound(nowMs)
     const waiting = [...this.#accounts.values()]
       .filter((account) => !this.#running.has(account))
       .sort((a, b) => a.dueMs() - b.dueMs())
-    if (this.#lost !== undefined) {
+    const { nextTryMs } = this.#outage
+    if (nextTryMs !== undefined) {
       const [first] = waiting
-      const isDue = this.#running.size === 0 && this.#lost.nextMs <= nowMs
+      const isDue = this.#running.size === 0 && nextTryMs <= nowMs
       if (isDue && first !== undefined) this.#start(first, first.passDueMs <= nowMs)
       return
     }
@@ -329,28 +329,18 @@ export class Replicator {
       return
     }
     const isPeer = error instanceof PeerUnreachable
-    if (isPeer) this.#unreachable(account, error.message)
-    else if (account.error !== error.message) log('warn', 'account.failed', { user, error })
+    if (isPeer && this.#outage.unreached(account, error.message, this.#nowMs()))
+      log('warn', 'peer.lost', { because: error.message })
+    if (!isPeer && account.error !== error.message) log('warn', 'account.failed', { user, error })
     account.failed(error.message, this.#nowMs())
     if (!isPeer) ledger.record(user, { error: error.message, failures: account.failures })
   }
 
-  #unreachable(account: Account, because: string): void {
-    this.#unreached.add(account)
-    if (this.#unreached.size < Math.min(UNREACHED_MAX, this.#accounts.size)) return
-    if (this.#lost === undefined) this.#options.log('warn', 'peer.lost', { because })
-    const failures = (this.#lost?.failures ?? 0) + 1
-    const triedMs = this.#nowMs()
-    this.#lost = { because, failures, triedMs, nextMs: triedMs + backoffMs(failures) }
-  }
-
   #reached(): void {
-    if (this.#lost !== undefined) {
-      this.#options.log('info', 'peer.found')
-      for (const account of this.#unreached) account.forgive()
-    }
-    this.#lost = undefined
-    this.#unreached.clear()
+    const suffered = this.#outage.reached()
+    if (suffered === undefined) return
+    this.#options.log('info', 'peer.found')
+    for (const account of suffered) account.forgive()
   }
 
   #setComplete(account: Account, complete: boolean): void {
@@ -368,11 +358,11 @@ export class Replicator {
     this.#wake()
   }
 
-  /** When a turn is due that could not begin at once; the end of one wakes the loop anyway. */
-  #nextMs(): number {
-    if (this.#lost !== undefined)
-      return this.#running.size > 0 ? Number.POSITIVE_INFINITY : this.#lost.nextMs
-    const nowMs = this.#nowMs()
+  /** When the next turn is due of those that were not due at `nowMs`: these run, or wait for one that ends. */
+  #nextMs(nowMs: number): number {
+    const { nextTryMs } = this.#outage
+    if (nextTryMs !== undefined)
+      return this.#running.size > 0 ? Number.POSITIVE_INFINITY : nextTryMs
     let nextMs = this.#rounds.left > 0 ? this.#rounds.nextMs : Number.POSITIVE_INFINITY
     for (const account of this.#accounts.values()) {
       const dueMs = account.dueMs()
@@ -381,37 +371,15 @@ export class Replicator {
     return nextMs
   }
 
-  async #nextEvent(): Promise<void> {
-    const nowMs = this.#nowMs()
-    const nextMs = Math.min(
-      nowMs + WAKE_MS_MAX,
-      this.#paused ? nowMs + WAKE_MS_MAX : this.#nextMs(),
-    )
+  /** `nowMs` is the time at which turns were started: what became due since must not be slept through. */
+  async #nextEvent(nowMs: number): Promise<void> {
+    const latestMs = nowMs + WAKE_MS_MAX
+    const nextMs = this.#paused ? latestMs : Math.min(latestMs, this.#nextMs(nowMs))
     const sleeping = new AbortController()
     this.#wake = () => sleeping.abort()
     await this.#options.clock
-      .sleep(Math.max(1, nextMs - nowMs), sleeping.signal)
+      .sleep(Math.max(1, nextMs - this.#nowMs()), sleeping.signal)
       .catch(() => undefined)
     this.#wake = () => {}
   }
 }
-
-type Lost = {
-  readonly because: string
-  readonly failures: number
-  readonly triedMs: number
-  readonly nextMs: number
-}
-
-/** Why a pull ended although nothing was wrong. */
-class Halted extends Error {
-  override readonly name = 'Halted'
-}
-
-const isExpected = (error: unknown): error is Error =>
-  error instanceof PullFailed ||
-  error instanceof Halted ||
-  error instanceof PeerUnreachable ||
-  error instanceof CredentialRefused ||
-  error instanceof CertificateUnexpected ||
-  error instanceof DoveadmRefused

@@ -42,7 +42,7 @@ export class Happenings {
     const deadline = performance.now() + options.withinMs
     for (let round = 0; performance.now() < deadline; round += 1) {
       options.signal.throwIfAborted()
-      await this.#read()
+      await this.look()
       const found = this.states.find((one) => one.name === name && one.atMs >= options.sinceMs)
       if (found !== undefined) return found
       if (!this.#isAlive()) throw new NeverCame(`${name} did not come: the agent has ended`)
@@ -55,7 +55,8 @@ export class Happenings {
     )
   }
 
-  async #read(): Promise<void> {
+  /** Reads on in the log and tells what is new. */
+  async look(): Promise<void> {
     const entries = stateEntries(await readFile(this.#log, 'utf8'))
     for (const entry of entries.slice(this.states.length)) {
       this.states.push(entry)

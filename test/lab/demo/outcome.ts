@@ -75,12 +75,13 @@ export const gapOf = (tale: Tale, chapter: Chapter): number =>
     longestSilence(tale.records, { fromMs: chapter.faultMs, toMs: chapter.failoverMs + SETTLE_MS }),
   )
 
-const giveBackGapOf = (tale: Tale, chapter: Chapter): number =>
-  Math.round(
-    longestSilence(tale.records, { fromMs: chapter.healMs, toMs: chapter.backMs + SETTLE_MS }),
-  )
+const giveBackGapOf = (tale: Tale, { healMs, backMs }: Chapter): number | undefined =>
+  healMs === undefined || backMs === undefined
+    ? undefined
+    : longestSilence(tale.records, { fromMs: healMs, toMs: backMs + SETTLE_MS })
 
-const seconds = (ms: number): string => `${(ms / 1_000).toFixed(1)} s`
+const seconds = (ms: number | undefined): string =>
+  ms === undefined ? '–' : `${(ms / 1_000).toFixed(1)} s`
 
 /** What users saw, a column a failure. Pure. */
 export function sightsOf(tale: Tale): Sight[] {
@@ -88,24 +89,21 @@ export function sightsOf(tale: Tale): Sight[] {
     what,
     values: tale.chapters.map(of),
   })
+  const endOf = ({ backMs }: Chapter) => (backMs === undefined ? tale.endedMs : backMs + SETTLE_MS)
   const during = (chapter: Chapter) =>
     tale.records.filter(
       (record) =>
-        'endedMs' in record &&
-        record.endedMs >= chapter.faultMs &&
-        record.endedMs < chapter.backMs + SETTLE_MS,
+        'endedMs' in record && record.endedMs >= chapter.faultMs && record.endedMs < endOf(chapter),
     )
   const operations = (chapter: Chapter, outcome: 'ok' | 'unknown') =>
     during(chapter).filter((r) => r.kind === 'operation' && r.outcome === outcome).length
   const broken = (chapter: Chapter) =>
     tale.records.filter(
       (record) =>
-        record.kind === 'lost' &&
-        record.atMs >= chapter.faultMs &&
-        record.atMs < chapter.backMs + SETTLE_MS,
+        record.kind === 'lost' && record.atMs >= chapter.faultMs && record.atMs < endOf(chapter),
     ).length
   return [
-    row('production was away for', (c) => seconds(c.healMs - c.faultMs)),
+    row('production was away for', (c) => seconds((c.healMs ?? tale.endedMs) - c.faultMs)),
     row('longest silence at the failure', (c) => seconds(gapOf(tale, c))),
     row('longest silence at the return', (c) => seconds(giveBackGapOf(tale, c))),
     row('connections nobody took', (c) =>

@@ -90,7 +90,8 @@ function legend(): string {
   )
   return `<ul class="legend">${bands.join('')}
 <li><i class="swatch dot"></i>an answer</li><li><i class="swatch cross">×</i>a session broke, its user reconnected</li>
-<li><i class="swatch no"></i>a connection without an answer</li></ul>`
+<li><i class="swatch no"></i>a connection without an answer</li>
+<li><i class="swatch rest"></i>everybody rests: both sides are compared</li></ul>`
 }
 
 function sights(tale: Tale): string {

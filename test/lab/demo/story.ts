@@ -56,6 +56,7 @@ export class Story {
   readonly #happenings: Happenings
   readonly #marks: Mark[] = []
   readonly #chapters: Chapter[] = []
+  readonly #rests: { fromMs: number; toMs: number }[] = []
   /** What each comparison of production and replica found. */
   readonly equal: boolean[] = []
   #users: Simulation | undefined
@@ -83,6 +84,7 @@ export class Story {
       states: this.#happenings.states,
       marks: this.#marks,
       chapters: this.#chapters,
+      rests: this.#rests,
       users: this.#bed.record.accounts.map(({ user }) => user),
       records: this.#users?.records ?? [],
     }
@@ -144,18 +146,19 @@ export class Story {
     const faultMs = this.#mark('fault', DEEDS[fault].label)
     this.#narrate(faultMs, DEEDS[fault].told)
     await this.#bed.fault(fault)
-    const failover = await this.#reach('failover', faultMs, FAILOVER_MS)
+    const { atMs: failoverMs } = await this.#reach('failover', faultMs, FAILOVER_MS)
+    const place = this.#chapters.push({ fault, faultMs, failoverMs }) - 1
     this.#say(`people go on working for ${useMs / 1_000} s, on the appliance`)
     await this.#calm(useMs)
 
     const healMs = this.#mark('heal', 'repaired')
     this.#say('production is repaired')
     await this.#bed.heal()
+    this.#chapters[place] = { fault, faultMs, failoverMs, healMs }
     await this.#reach('prepare-to-failback', healMs, GIVE_BACK_MS)
     await this.#reach('failback', healMs, GIVE_BACK_MS)
     const back = await this.#reach('transparent-wait', healMs, GIVE_BACK_MS)
-    const { atMs: failoverMs } = failover
-    this.#chapters.push({ fault, faultMs, failoverMs, healMs, backMs: back.atMs })
+    this.#chapters[place] = { fault, faultMs, failoverMs, healMs, backMs: back.atMs }
     await this.#calm(CALM_MS)
     await this.#compare()
   }
@@ -176,6 +179,8 @@ export class Story {
 
   /** While everybody rests, both sides must come to hold the same, and soon. */
   async #compare(): Promise<void> {
+    this.#say('everybody rests for a moment, so that both sides can be compared')
+    const fromMs = nowMs()
     await this.#users?.pause()
     await this.#queueEmpties()
     const deadline = performance.now() + EQUAL_WITHIN_MS
@@ -194,6 +199,7 @@ export class Story {
       }
     }
     this.#users?.resume()
+    this.#rests.push({ fromMs, toMs: nowMs() })
   }
 
   async #queueEmpties(): Promise<void> {
@@ -209,6 +215,7 @@ export class Story {
     const { total, complete, failing } = status.accounts
     const trouble = failing.length === 0 ? '' : `, ${failing.length} failing`
     const progress = `${complete} of ${total} mailboxes are complete${trouble}`
+    await this.#happenings.look()
     if (progress !== this.#progress) this.#say(`… ${progress}`)
     this.#progress = progress
   }

@@ -51,6 +51,7 @@ svg .order path { stroke: var(--soft) } svg .order circle, svg .order text { fil
 .failover { fill: var(--failover); background: var(--failover) }
 .prepare-to-failback { fill: var(--prepare-to-failback); background: var(--prepare-to-failback) }
 .failback { fill: var(--failback); background: var(--failback) }
+.rest { fill: var(--line); background: var(--line); fill-opacity: .6 }
 .legend { display: flex; flex-wrap: wrap; gap: .3rem 1.4rem; margin: .8rem 0 0; padding: 0; list-style: none; font-size: .9rem }
 .legend li { display: flex; align-items: center; gap: .45em }
 small { color: var(--soft) }

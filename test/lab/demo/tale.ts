@@ -9,15 +9,15 @@ export type Mark = {
   readonly atMs: number
 }
 
-/** One failure and the way back from it. */
+/** One failure and the way back from it; what has not come yet is absent. */
 export type Chapter = {
   readonly fault: 'kill' | 'link-down'
   readonly faultMs: number
   /** When the appliance began to stand in. */
   readonly failoverMs: number
-  readonly healMs: number
+  readonly healMs?: number
   /** When production had everything back. */
-  readonly backMs: number
+  readonly backMs?: number
 }
 
 /** All that happened in one run, with times since the epoch in milliseconds. */
@@ -27,6 +27,8 @@ export type Tale = {
   readonly states: readonly StateEntry[]
   readonly marks: readonly Mark[]
   readonly chapters: readonly Chapter[]
+  /** When everybody rested, so that both sides could be compared. */
+  readonly rests: readonly { readonly fromMs: number; readonly toMs: number }[]
   readonly users: readonly string[]
   readonly records: readonly UserRecord[]
 }

@@ -35,6 +35,7 @@ export function timelineOf(tale: Tale): string {
     `<svg viewBox="0 0 ${WIDTH} ${height}" role="img" aria-labelledby="timeline-title timeline-text">`,
     '<title id="timeline-title">The run from beginning to end</title>',
     `<desc id="timeline-text">${escaped(inWords(tale))}</desc>`,
+    rests(tale, x, bottom),
     silences(tale, x, bottom),
     axis(tale, x, bottom),
     bands(tale, x),
@@ -72,6 +73,16 @@ function axis({ startedMs, endedMs }: Tale, x: Scale, bottom: number): string {
         `<path class="grid" d="M${place} ${WAITING.top}V${bottom}"/>` +
         `<text class="axis" x="${place}" y="${bottom + 20}" text-anchor="middle">${tickS} s</text>`
       )
+    })
+    .join('\n')
+}
+
+function rests({ rests: all, users }: Tale, x: Scale, bottom: number): string {
+  const height = users.length * PEOPLE.lane
+  return all
+    .map(({ fromMs, toMs }) => {
+      const from = x(fromMs)
+      return `<rect class="rest" x="${at(from)}" y="${bottom - height}" width="${at(x(toMs) - from)}" height="${height}"/>`
     })
     .join('\n')
 }

@@ -1,0 +1,44 @@
+import type { Flags } from './merge.ts'
+
+/** The messages of a folder as they were when HIGHESTMODSEQ was `highestModSeq`. */
+export type KnownView = {
+  readonly uidValidity: number
+  readonly highestModSeq: bigint
+  readonly messages: ReadonlyMap<number, Flags>
+}
+
+/** Some 50 MB. */
+const MESSAGES_MAX = 500_000
+
+/**
+ * What folders looked like when they were last read, so that the next reading asks only for what changed since (RFC 7162).
+ * Bounded over all accounts; what was not used for longest goes first.
+ */
+export class KnownViews {
+  readonly #views = new Map<string, KnownView>()
+  #messages = 0
+
+  get(key: string): KnownView | undefined {
+    const view = this.#views.get(key)
+    if (view === undefined) return undefined
+    this.#views.delete(key)
+    this.#views.set(key, view)
+    return view
+  }
+
+  set(key: string, view: KnownView): void {
+    this.#forget(key)
+    if (view.highestModSeq === 0n || view.messages.size > MESSAGES_MAX) return
+    this.#views.set(key, view)
+    this.#messages += view.messages.size
+    for (const oldest of this.#views.keys()) {
+      if (this.#messages <= MESSAGES_MAX) return
+      this.#forget(oldest)
+    }
+  }
+
+  #forget(key: string): void {
+    this.#messages -= this.#views.get(key)?.messages.size ?? 0
+    this.#views.delete(key)
+  }
+}
