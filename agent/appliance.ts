@@ -6,7 +6,7 @@ import type { Clock } from '../firmware/clock.ts'
 import type { Run } from '../firmware/command.ts'
 import type { Log } from '../firmware/log.ts'
 import { type Activity, Agent } from './agent.ts'
-import { type Service, type Settings, serviceName } from './config.ts'
+import { type Service, type ServiceName, type Settings, serviceName } from './config.ts'
 import type { Problem, Status } from './console/status.ts'
 import type { Orders } from './console/verbs.ts'
 import { type State, standsIn } from './continuity/machine.ts'
@@ -16,7 +16,7 @@ import { Health, type ServiceVerdict } from './health/health.ts'
 import { Journal } from './journal.ts'
 import { Uplink } from './noc/uplink.ts'
 import type { Paths } from './paths.ts'
-import { BackSync } from './replica/mail/backsync.ts'
+import { BackSync, NotGivenBack } from './replica/mail/backsync.ts'
 import { discoverNaming } from './replica/mail/discover.ts'
 import { Doveadm } from './replica/mail/doveadm.ts'
 import {
@@ -159,6 +159,7 @@ export class Appliance {
       clock,
       on: (verdict) => this.#judged(verdict),
       returned: (because) => this.#agent.observe({ name: 'production-returned' }, because),
+      known: made.facts.learned.answered ?? [],
       ...(users[0] === undefined ? {} : { account: users[0] }),
     })
     this.#agent = new Agent({
@@ -391,7 +392,7 @@ export class Appliance {
         await this.#dovecots?.service.stop()
       },
       release: (user) => this.#backSync.pull(user),
-      passing: (error) => error instanceof PeerUnreachable,
+      passing: (error) => error instanceof PeerUnreachable || error instanceof NotGivenBack,
       observe: (event, because) => this.#agent.observe(event, because),
     }
   }
@@ -432,13 +433,24 @@ export class Appliance {
   #judged({ service, verdict, because }: ServiceVerdict): void {
     this.#log('info', 'service.judged', { service, verdict, because })
     const reason = `${service} ${because}`
-    if (verdict === 'healthy') this.#agent.observe({ name: 'service-healthy', service }, reason)
-    else if (verdict === 'suspected')
+    if (verdict === 'healthy') {
+      this.#remember(service)
+      this.#agent.observe({ name: 'service-healthy', service }, reason)
+    } else if (verdict === 'suspected')
       this.#agent.observe({ name: 'service-suspected', service }, reason)
     else {
       const essential = essentialOf(this.#around.settings).has(service)
       this.#agent.observe({ name: 'service-failed', service, essential }, reason)
     }
+  }
+
+  #remember(service: ServiceName): void {
+    const { facts } = this.#made
+    const answered = facts.learned.answered ?? []
+    if (answered.includes(service)) return
+    facts.learn({ answered: [...answered, service] }).catch((error: unknown) => {
+      this.#log('error', 'fact.not-kept', { service, problem: String(error) })
+    })
   }
 
   #reported(state: State): void {

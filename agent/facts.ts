@@ -2,17 +2,21 @@ import { join } from 'node:path'
 import { Low } from 'lowdb'
 import type { MacAddress } from '../firmware/addresses.ts'
 import { DurableFile } from '../firmware/durable-file.ts'
+import type { ServiceName } from './config.ts'
 import type { Naming } from './replica/mail/discover.ts'
 
 /** What was learned of production and must be known when it is not there to be asked. */
 export type Learned = {
   readonly mac?: MacAddress
   readonly naming?: Naming
+  /** Services that have answered at least once: silence of theirs means something, after a restart too. */
+  readonly answered?: readonly ServiceName[]
 }
 
 /** Facts about production, on the medium. */
 export class Facts {
   readonly #low: Low<Learned>
+  #written: Promise<void> = Promise.resolve()
 
   private constructor(low: Low<Learned>) {
     this.#low = low
@@ -33,7 +37,9 @@ export class Facts {
     const after = { ...this.#low.data, ...facts }
     if (JSON.stringify(after) === JSON.stringify(this.#low.data)) return false
     this.#low.data = after
-    await this.#low.write()
+    const turn = this.#written.then(() => this.#low.write())
+    this.#written = turn.catch(() => {})
+    await turn
     return true
   }
 }

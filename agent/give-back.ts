@@ -31,9 +31,9 @@ export type WayBack = {
   readonly liveFlows: () => Promise<number>
   /** Ends the sessions that are still with us. */
   readonly endSessions: () => Promise<void>
-  /** Replication takes the account over again. */
+  /** Replication takes the account over again; refused when something is on the appliance only. */
   readonly release: (user: string) => Promise<void>
-  /** Whether an error means that production went away for now, so that trying again is right. */
+  /** Whether an error means that trying again is right: production went away for now, or there is something left to push. */
   readonly passing: (error: unknown) => boolean
   readonly observe: (event: Event, because: string) => void
 }
@@ -62,8 +62,7 @@ export const drain =
   async (signal) => {
     await drainFlows(way, signal)
     await way.mail.emptied(signal)
-    while (!(await agreed(way, signal))) await way.clock.sleep(AGAIN_MS, signal)
-    for (const user of way.accounts()) await way.release(user)
+    while (!(await released(way, signal))) await way.clock.sleep(AGAIN_MS, signal)
     way.observe({ name: 'flows-drained' }, 'no connection is ours any more and both sides agree')
   }
 
@@ -138,10 +137,14 @@ async function lastPass(
   }
 }
 
-/** Pushes what is left and compares every account once more. */
-async function agreed(way: WayBack, signal: AbortSignal): Promise<boolean> {
-  const outcome = await attempt(way, signal, () => pushed(way, way.accounts()))
-  return typeof outcome !== 'string' && outcome.unequal.length === 0
+/** Pushes what is left, compares every account once more and lets go of those that are equal: `true` when all are. */
+async function released(way: WayBack, signal: AbortSignal): Promise<boolean> {
+  const outcome = await attempt(way, signal, async () => {
+    const { unequal } = await pushed(way, way.accounts())
+    for (const user of way.accounts()) if (!unequal.includes(user)) await way.release(user)
+    return unequal.length
+  })
+  return outcome === 0
 }
 
 type Round = { readonly items: number; readonly unequal: readonly string[] }

@@ -59,6 +59,8 @@ export type HealthOptions = {
   readonly returned: (because: string) => void
   /** The account that the admin credential opens for the logged-in round trip; none: there is no such round trip. */
   readonly account?: string
+  /** The services that have answered before this process began. */
+  readonly known?: readonly ServiceName[]
   readonly reach?: Reach
 }
 
@@ -95,9 +97,11 @@ export class Health {
     const essential = services.filter((service) => service.essential).map(serviceName)
     this.#terms = { ...POLICIES[policy], holdMs, essential }
     this.#passive = new Passive(services, this.#terms.noticeMs)
-    this.#judgement = unprejudiced(services.map(serviceName))
+    this.#judgement = unprejudiced(services.map(serviceName), options.known)
     const reach = options.reach ?? productionReach(settings, account)
     this.#watched = services.map((service) => this.#watch(service, reach))
+    for (const { fresh, name } of this.#watched)
+      fresh.pace(this.#judgement.services[name]?.verdict ?? 'unknown', false)
   }
 
   /** Runs until the signal aborts; then no connection is left open. */

@@ -4,7 +4,7 @@ import type { Terms } from './policy.ts'
 
 type About = Extract<Evidence, { readonly service: ServiceName }>
 
-/** `unknown`: has never answered since the start, and is therefore never called failed. */
+/** `unknown`: has never answered, and is therefore never called failed. */
 export type Verdict = 'unknown' | 'healthy' | 'suspected' | 'failed'
 
 /** A negative finding; only a fresh probe of our own confirms it. */
@@ -70,11 +70,22 @@ const stranger: Standing = {
   soundSinceMs: undefined,
 }
 
-/** What is thought before anything was seen. */
-export const unprejudiced = (services: readonly ServiceName[]): Judgement => ({
+const acquaintance: Standing = {
+  ...stranger,
+  verdict: 'healthy',
+  because: 'answered before the last restart',
+}
+
+/** What is thought before anything was seen: well of those services that have answered in an earlier life. */
+export const unprejudiced = (
+  services: readonly ServiceName[],
+  known: readonly ServiceName[] = [],
+): Judgement => ({
   linkLostMs: undefined,
   standingInSinceMs: undefined,
-  services: Object.fromEntries(services.map((service) => [service, stranger])),
+  services: Object.fromEntries(
+    services.map((service) => [service, known.includes(service) ? acquaintance : stranger]),
+  ),
 })
 
 /** The judgement after one more piece of evidence. Pure: time stands in the evidence. */

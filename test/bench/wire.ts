@@ -13,6 +13,7 @@ import { median } from './rows.ts'
 const RUNS = 3
 const SECONDS = 4
 const GRACE_MS = 10_000
+const POLL_MS = 50
 const ROUND_TRIPS = 3_000
 const REST_MS_MAX = 90_000
 /** The capture says every ten seconds what it lost. */
@@ -76,12 +77,18 @@ export const wire: Bench = {
 /** MSS-size packets as on a cable, and two servers behind protected ports. */
 async function prepare(bed: Bed): Promise<void> {
   for (const role of ['users', 'production'] as const)
-    await bed.inside(role, 'ip', ['link', 'set', 'dev', 'eth0', 'gso_max_segs', '1'])
+    await bed.inside(role, 'ip', ['link', 'set', 'dev', 'eth0', 'gso_max_size', '1514'])
   await bed.inside('production', 'nft', ['-f', '-'], REDIRECT)
   const production = bed.namespace('production')
   const log = (name: string) => ({ log: join(bed.record.directory, `${name}.log`) })
   await startDaemon(production, 'iperf3', ['-s', '-p', `${THROUGHPUT.server}`], log('iperf3'))
   await startDaemon(production, NODE, [workerPath('echo.ts'), `${ECHO.server}`], log('echo'))
+  const deadline = performance.now() + GRACE_MS
+  for (const { server } of [THROUGHPUT, ECHO])
+    while ((await bed.inside('production', 'ss', ['-Hltn', `sport = :${server}`])) === '') {
+      if (performance.now() > deadline) throw new Error(`nobody listens on port ${server}`)
+      await delay(POLL_MS)
+    }
 }
 
 async function compare(context: BenchContext, appliance: Bed, bridge: Bed): Promise<void> {

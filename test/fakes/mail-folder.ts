@@ -5,7 +5,7 @@ import type {
   Outgoing,
   ProductionSide,
 } from '../../agent/replica/mail/backsync-sides.ts'
-import { PAD_HEADER } from '../../agent/replica/mail/backsync-sides.ts'
+import { MessageRefused, PAD_HEADER } from '../../agent/replica/mail/backsync-sides.ts'
 import type { Flags, FolderView, Identities, Messages } from '../../agent/replica/mail/merge.ts'
 
 /** Both servers and the ledger vanish from the agent's sight: it was killed. */
@@ -38,6 +38,8 @@ export class FakeFolder implements ApplianceSide, ProductionSide {
   modSeq = 1n
   writes = 0
   fuse = new Fuse()
+  /** Messages that are not taken. */
+  refuses: (letter: Letter) => boolean = () => false
   /** Something that happens by itself before a write. */
   meanwhile: (() => void) | undefined
 
@@ -109,6 +111,7 @@ export class FakeFolder implements ApplianceSide, ProductionSide {
   }
 
   append(letters: readonly Outgoing[]): Promise<readonly number[]> {
+    if (letters.some(this.refuses)) return Promise.reject(new MessageRefused('NO [OVERQUOTA]'))
     return this.#write(() => letters.map((outgoing) => this.deliver(outgoing, outgoing.flags)))
   }
 

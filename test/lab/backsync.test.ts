@@ -296,6 +296,7 @@ test('cut off at any command to production, it goes on where it was', async ({ b
 })
 
 test('killed at any moment, a new process goes on where it was', async ({ bed }) => {
+  let killed = 0
   for (const [n, user] of KILLED_USERS.entries()) {
     await stood(bed, user)
     await bed.here(user, work)
@@ -313,8 +314,10 @@ test('killed at any moment, a new process goes on where it was', async ({ bed })
     })
     const [code, signal] = await once(worker, 'exit')
     assert.ok(signal === 'SIGKILL' || code === 0, `ended with ${code} ${signal}`)
+    if (signal === 'SIGKILL') killed += 1
     checkWorked(await handOver(bed, user))
   }
+  assert.ok(killed > KILLED_USERS.length / 2, `killed ${killed} times`)
 })
 
 test('mbsync, taken from production to the appliance and back, downloads nothing again', async ({

@@ -5,7 +5,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { FolderPush } from '../../agent/replica/mail/backsync-folder.ts'
 import type { Letter } from '../../agent/replica/mail/backsync-sides.ts'
-import { PAD_HEADER } from '../../agent/replica/mail/backsync-sides.ts'
+import { PAD_HEADER, Stranger } from '../../agent/replica/mail/backsync-sides.ts'
 import type { Flags } from '../../agent/replica/mail/merge.ts'
 import { FakeBaseline, FakeFolder, Fuse, Killed } from '../fakes/mail-folder.ts'
 
@@ -278,6 +278,34 @@ test('random histories end with both servers agreeing, wherever the agent was ki
     ),
     { numRuns: Number(process.env['RUNS'] ?? 1_000), includeErrorInReport: true },
   )
+})
+
+test('a message that production refuses holds up those behind it, and nothing else', async () => {
+  const world = new World([[], []], 0, 4)
+  for (let n = 0; n < 3; n += 1) world.deliverHere()
+  world.removeHere(0)
+  const [, second = 0] = [...world.appliance.messages.keys()].slice(-3)
+  const refused = world.appliance.messages.get(second)?.letter
+  world.production.refuses = (mail) => mail.body === refused?.body
+  const push = await world.once(true)
+  assert.is(push.refusal?.uid, second)
+  assert.is(push.counts.appended, 1)
+  assert.is(push.counts.expunged, 1)
+  assert.not(world.baseline.known.has(second))
+  world.production.refuses = () => false
+  await world.push(true, [])
+  assert.ok(world.production.messages.has(second), 'its UID was kept free')
+  world.check()
+})
+
+test('a folder whose UIDs mean other mail throughout is a stranger, and is not touched', async () => {
+  const world = new World(Array(30).fill([]), 0, 4)
+  for (const [uid, { flags }] of world.production.messages)
+    world.production.messages.set(uid, { letter: letter(`other ${uid}`), flags })
+  world.deliverHere()
+  const outcome = await world.once(false).catch((error: unknown) => error)
+  assert.instance(outcome, Stranger)
+  assert.is(world.production.writes, 0)
 })
 
 test.run()

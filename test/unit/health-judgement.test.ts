@@ -73,6 +73,13 @@ test('a service that has never answered is unknown, whatever is held against it'
   assert.is(verdict(judgement), 'unknown')
 })
 
+test('a service that answered before a restart is judged at once, the others are not', () => {
+  const start = unprejudiced([imap, smtp], [imap])
+  const judgement = after([...refusals(0, 2_250)], terms, start)
+  assert.is(verdict(judgement), 'failed')
+  assert.is(verdict(judgement, smtp), 'unknown')
+})
+
 test('the first answer makes it healthy, the first refusal suspected, lasting refusals failed', () => {
   const suspected = after([answered(0), ...refusals(1_000, 2_250)])
   assert.is(verdict(suspected), 'suspected')

@@ -21,8 +21,6 @@ export class ProductionUnsuitable extends Error {
 /** An account opened at both servers. */
 export type Both = { readonly appliance: ImapAccount; readonly production: ImapAccount }
 
-type Warm = Both & { idle: NodeJS.Timeout | undefined }
-
 /** A pass follows another within this time while standing in; logging in takes longer than a pass without news. */
 const IDLE_MS = 30_000
 const WARM_MAX = 256
@@ -31,29 +29,60 @@ const OPTIONS: ImapFlowOptions = { disableAutoEnable: true }
 
 /** Connections to both servers, account by account, kept open for a while after use. */
 export class Connections {
-  readonly #openProduction: Open
-  readonly #openReplica: Open
-  readonly #warm = new Map<string, Warm>()
-  readonly #views = new KnownViews()
+  readonly #appliance: Pool
+  readonly #production: Pool
 
   constructor(open: { openProduction: Open; openReplica: Open }) {
-    this.#openProduction = open.openProduction
-    this.#openReplica = open.openReplica
+    const views = new KnownViews()
+    this.#appliance = new Pool('the replica', open.openReplica, views)
+    this.#production = new Pool('production', open.openProduction, views)
   }
 
   /**
    * Works with an account at both servers. The work must be repeatable: it is begun anew on fresh connections when
    * those kept open turn out to be dead. @throws {PeerUnreachable} {CredentialRefused} {ProductionUnsuitable}
    */
-  async use<T>(user: string, work: (both: Both) => Promise<T>): Promise<T> {
+  use<T>(user: string, work: (both: Both) => Promise<T>): Promise<T> {
+    return this.#appliance.use(user, (appliance) =>
+      this.#production.use(user, (production) => work({ appliance, production })),
+    )
+  }
+
+  /** The same, with the appliance alone: works without production. */
+  useAppliance<T>(user: string, work: (appliance: ImapAccount) => Promise<T>): Promise<T> {
+    return this.#appliance.use(user, work)
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([this.#appliance.close(), this.#production.close()])
+  }
+}
+
+/** Connections to one server, at most one kept open for an account. */
+class Pool {
+  readonly #peer: string
+  readonly #open: Open
+  readonly #views: KnownViews
+  readonly #warm = new Map<
+    string,
+    { readonly account: ImapAccount; readonly idle: NodeJS.Timeout }
+  >()
+
+  constructor(peer: string, open: Open, views: KnownViews) {
+    this.#peer = peer
+    this.#open = open
+    this.#views = views
+  }
+
+  async use<T>(user: string, work: (account: ImapAccount) => Promise<T>): Promise<T> {
     const kept = this.#warm.get(user)
     this.#warm.delete(user)
     clearTimeout(kept?.idle)
     if (kept !== undefined) {
       try {
-        return await this.#with(user, kept, work)
+        return await this.#with(user, kept.account, work)
       } catch (error: unknown) {
-        if (!(error instanceof PeerUnreachable)) throw error
+        if (!(error instanceof PeerUnreachable) || error.peer !== this.#peer) throw error
       }
     }
     return await this.#with(user, await this.#opened(user), work)
@@ -62,59 +91,55 @@ export class Connections {
   async close(): Promise<void> {
     const all = [...this.#warm.values()]
     this.#warm.clear()
-    await Promise.all(all.map(end))
+    for (const { idle } of all) clearTimeout(idle)
+    await Promise.all(all.map(({ account }) => account.session.close()))
   }
 
-  async #with<T>(user: string, both: Both, work: (both: Both) => Promise<T>): Promise<T> {
+  async #with<T>(
+    user: string,
+    account: ImapAccount,
+    work: (account: ImapAccount) => Promise<T>,
+  ): Promise<T> {
     let isSound = false
     try {
-      const result = await work(both)
+      const result = await work(account)
       isSound = true
       return result
     } finally {
-      if (isSound && !this.#warm.has(user) && this.#warm.size < WARM_MAX) this.#keep(user, both)
-      else await end(both)
+      if (isSound && !this.#warm.has(user) && this.#warm.size < WARM_MAX) this.#keep(user, account)
+      else await account.session.close()
     }
   }
 
-  #keep(user: string, both: Both): void {
+  #keep(user: string, account: ImapAccount): void {
     const idle = setTimeout(() => {
       this.#warm.delete(user)
-      void end(both)
+      void account.session.close()
     }, IDLE_MS)
     idle.unref()
-    this.#warm.set(user, { ...both, idle })
+    this.#warm.set(user, { account, idle })
   }
 
-  async #opened(user: string): Promise<Both> {
-    const appliance = await this.#openReplica(user, OPTIONS)
-    let production: ImapFlow
-    try {
-      production = await this.#openProduction(user, OPTIONS)
-    } catch (error: unknown) {
-      appliance.close()
-      throw error
+  async #opened(user: string): Promise<ImapAccount> {
+    const client = await this.#open(user, OPTIONS)
+    const problem = problemOf(client)
+    if (problem !== undefined) {
+      client.close()
+      throw new ProductionUnsuitable(problem)
     }
-    if (production.capabilities.has('UIDPLUS'))
-      return {
-        appliance: this.#account(user, appliance, 'the replica'),
-        production: this.#account(user, production, 'production'),
-      }
-    appliance.close()
-    production.close()
-    throw new ProductionUnsuitable('its IMAP server lacks UIDPLUS (RFC 4315)')
-  }
-
-  #account(user: string, client: ImapFlow, peer: string): ImapAccount {
     const others = [...(client.namespaces?.other || []), ...(client.namespaces?.shared || [])]
     return new ImapAccount(
-      new ImapSession(client, peer),
+      new ImapSession(client, this.#peer),
       others.map(({ prefix }) => prefix),
-      { of: this.#views, prefix: `${peer}\n${user}\n` },
+      { of: this.#views, prefix: `${this.#peer}\n${user}\n` },
     )
   }
 }
 
-const end = async ({ appliance, production }: Both): Promise<void> => {
-  await Promise.all([appliance.session.close(), production.session.close()])
+function problemOf({ capabilities, enabled }: ImapFlow): string | undefined {
+  if (!capabilities.has('UIDPLUS')) return 'its IMAP server lacks UIDPLUS (RFC 4315)'
+  const names = ['UTF8=ACCEPT', 'IMAP4REV2'].find((name) => enabled.has(name))
+  return names === undefined
+    ? undefined
+    : `${names} must not be enabled: mailboxes have other names`
 }

@@ -271,9 +271,11 @@ export class FolderPush {
         pool.length < Math.min(missing, INLINE_PADS_MAX)
           ? await this.#production.append(Array(Math.min(missing, INLINE_PADS_MAX)).fill(PAD))
           : await this.#production.copy(pool.slice(-Math.min(missing, pool.length)))
+      // Somebody else has expunged the pads: the next round begins with new ones.
+      if (given.length === 0) this.#pads.length = 0
       this.#pads.push(...given)
       this.counts.pads += given.length
-      this.#uidNext = (given.at(-1) ?? 0) + 1
+      this.#uidNext = Math.max(this.#uidNext, (given.at(-1) ?? 0) + 1)
       if (this.#pads.length > 2 * POOL_MAX)
         await this.#production.expunge(this.#pads.splice(0, this.#pads.length - POOL_MAX))
     }

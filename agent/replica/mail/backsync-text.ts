@@ -69,12 +69,19 @@ const flagList = (text: string): readonly string[] => {
   return list
 }
 
-/** UIDs of a set such as `3:5,9`, in its order. */
+/** More messages than any folder has. */
+const UIDS_MAX = 10_000_000
+
+/** UIDs of a set such as `3:5,9`, in its order. @throws {RangeError} */
 export const uidsOf = (set: string): number[] =>
-  set.split(',').flatMap((range) => {
-    const [first = 0, last = first] = range.split(':').map(Number)
-    return Array.from({ length: last - first + 1 }, (_, n) => first + n)
-  })
+  set
+    .split(',')
+    .filter(Boolean)
+    .flatMap((range) => {
+      const [first = 0, last = first] = range.split(':').map(Number)
+      if (!(last - first < UIDS_MAX)) throw new RangeError(`not a set of UIDs: ${range}`)
+      return Array.from({ length: last - first + 1 }, (_, n) => first + n)
+    })
 
 /** INTERNALDATE in seconds since 1970. */
 export const secondsOf = (internalDate: string): number =>

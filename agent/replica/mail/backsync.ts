@@ -1,5 +1,6 @@
 import type { Log } from '../../../firmware/log.ts'
 import type { Settings } from '../../config.ts'
+import type { ImapAccount } from './backsync-account.ts'
 import { LedgerBaseline } from './backsync-baseline.ts'
 import { type Compared, type Difference, differencesOf, inWords } from './backsync-compare.ts'
 import { type Both, Connections, type Open } from './backsync-connections.ts'
@@ -150,7 +151,7 @@ export class BackSync {
 
   /** How many items of an account are on the appliance only: arrivals, changed flags, expunges. */
   unbound(user: string): Promise<number> {
-    return this.#use(user, async ({ appliance }) => {
+    return this.#connections.useAppliance(user, async (appliance) => {
       const known = new Map(this.#ledger.folders(user).map((folder) => [folder.path, folder]))
       let count = 0
       for (const folder of await appliance.folders()) {
@@ -167,7 +168,7 @@ export class BackSync {
 
   async #unboundIn(
     user: string,
-    appliance: Both['appliance'],
+    appliance: ImapAccount,
     { path, uidValidity, uidNext, highestModSeq }: FolderStatus,
   ): Promise<number> {
     const key = `${user}\n${path}`

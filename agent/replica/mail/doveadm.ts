@@ -19,6 +19,15 @@ export class DoveadmRefused extends Error {
 /** A command of the API in camel case with its arguments, e.g. `['mailboxStatus', {user, field: ['all'], …}]`. */
 export type DoveadmCommand = readonly [name: string, args: Readonly<Record<string, unknown>>]
 
+/** Makes a folder of the replica differ from production in HIGHESTMODSEQ, so that a pull looks at it (see `overlooked`). */
+export const stepAside = (
+  user: string,
+  { path, highestModSeq }: { readonly path: string; readonly highestModSeq: bigint },
+): DoveadmCommand => [
+  'mailboxUpdate',
+  { user, mailbox: path, minHighestModseq: String(highestModSeq + 1n) },
+]
+
 export type DoveadmSettings = {
   readonly port: number
   readonly key: string
@@ -83,7 +92,8 @@ export class Doveadm {
    * Makes the replica of an account, or of some folders of it, equal to production (`doveadm backup -R … imapc:`).
    * Exit code 0: done; 75: production could not be read, or folders that had diverged were dropped from the replica
    * and will be pulled by the next run (doveadm-sync(1)). Of several folders the first code that is not 0 counts.
-   * `then` are commands that are run afterwards, whatever came of it; `results` are theirs, as of `each`. The worker
+   * `first` and `then` are commands that are run before and afterwards, whatever came of the others; `results` are those
+   * of `then`, as of `each`. The worker
    * that does it panics when production refuses the login: that shows as `PeerUnreachable`.
    * @throws {PeerUnreachable} {DoveadmRefused} without exit code
    */
@@ -91,13 +101,15 @@ export class Doveadm {
     user: string,
     mailboxes?: string | readonly string[],
     then: readonly DoveadmCommand[] = [],
+    first: readonly DoveadmCommand[] = [],
   ): Promise<{ readonly exitCode: number; readonly results: readonly unknown[] }> {
     const args = { user, reverseSync: true, destination: ['imapc:'] }
     const folders = typeof mailboxes === 'string' ? [mailboxes] : mailboxes
     const backups = (folders ?? [undefined]).map(
       (mailbox) => ['backup', mailbox === undefined ? args : { ...args, mailbox }] as const,
     )
-    const answers = await this.each([...backups, ...then], { timeoutMs: BACKUP_MS })
+    const all = await this.each([...first, ...backups, ...then], { timeoutMs: BACKUP_MS })
+    const answers = all.slice(first.length)
     let exitCode = 0
     for (const answer of answers.slice(0, backups.length)) {
       if (!(answer instanceof DoveadmRefused)) continue

@@ -1,6 +1,6 @@
 import type { ImapFlow } from 'imapflow'
 import type { Log } from '../../../firmware/log.ts'
-import { DoveadmRefused } from './doveadm.ts'
+import { type DoveadmCommand, DoveadmRefused, stepAside } from './doveadm.ts'
 import {
   asPeerError,
   CertificateUnexpected,
@@ -14,6 +14,7 @@ import {
   dropped,
   type FolderStatus,
   isQuiet,
+  overlooked,
   pullFor,
   specialUseDifferences,
 } from './plan.ts'
@@ -154,8 +155,15 @@ async function pull(
       .map(({ path }) => path),
     rows: known.length === 0 && messages <= ROWS_AT_ONCE,
   }
+  const first = overlooked(known, production)
+    .filter(({ path }) => paths === undefined || paths.includes(path))
+    .map((folder) => stepAside(user, folder))
   for (let n = 1; ; n += 1) {
-    const { because, look } = await backup(stores, user, paths, paths ? undefined : options)
+    const { because, look } = await backup(
+      { stores, user, first },
+      paths,
+      paths ? undefined : options,
+    )
     if (because === undefined) return look
     const lost = dropped(known, production, look.folders)
     // Before another try mends it, the account must be known to be damaged.
@@ -165,15 +173,25 @@ async function pull(
   }
 }
 
+type Backup = {
+  readonly stores: Stores
+  readonly user: string
+  readonly first: readonly DoveadmCommand[]
+}
+
 /** One backup; `because` tells why it did not succeed. */
 async function backup(
-  { doveadm }: Stores,
-  user: string,
+  { stores: { doveadm }, user, first }: Backup,
   paths: readonly string[] | undefined,
   options: LookOptions = { special: [], rows: false },
 ): Promise<{ readonly because: string | undefined; readonly look: ReplicaLook }> {
   try {
-    const { exitCode, results } = await doveadm.backup(user, paths, lookCommands(user, options))
+    const { exitCode, results } = await doveadm.backup(
+      user,
+      paths,
+      lookCommands(user, options),
+      first,
+    )
     const because = exitCode === 0 ? undefined : `doveadm backup ended with exit code ${exitCode}`
     return { because, look: replicaLookOf(results, options) }
   } catch (error: unknown) {

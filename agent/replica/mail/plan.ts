@@ -60,6 +60,27 @@ const isPulled = (then: Pulled, now: FolderStatus): boolean =>
   then.productionMessages === now.messages &&
   then.productionUnseen === now.unseen
 
+/**
+ * Folders that changed at production and that a pull would pass over all the same: dsync takes two mailboxes of equal
+ * UIDNEXT, HIGHESTMODSEQ and number of messages for equal, and the replica's HIGHESTMODSEQ runs ahead of production's
+ * by one with each pull of changed flags, so that production's next change makes them meet.
+ */
+export function overlooked(
+  known: readonly (Pulled & {
+    readonly uidNext: number
+    readonly highestModSeq: bigint
+    readonly proved?: boolean
+  })[],
+  seen: readonly FolderStatus[],
+): { readonly path: string; readonly highestModSeq: bigint }[] {
+  const production = new Map(seen.map((folder) => [folder.path, folder]))
+  return known.filter((folder) => {
+    const now = production.get(folder.path)
+    if (now === undefined || (folder.proved === true && isPulled(folder, now))) return false
+    return now.uidNext === folder.uidNext && now.highestModSeq === folder.highestModSeq
+  })
+}
+
 /** Whether a folder of the replica holds at least what was seen at production. */
 export const hasReached = (replica: FolderStatus, production: FolderStatus): boolean =>
   replica.uidValidity === production.uidValidity &&
