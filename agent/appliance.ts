@@ -17,6 +17,7 @@ import { Journal } from './journal.ts'
 import { Uplink } from './noc/uplink.ts'
 import type { Paths } from './paths.ts'
 import { BackSync, NotGivenBack } from './replica/mail/backsync.ts'
+import { FolderUnsettled } from './replica/mail/backsync-folder.ts'
 import { discoverNaming } from './replica/mail/discover.ts'
 import { Doveadm } from './replica/mail/doveadm.ts'
 import {
@@ -392,7 +393,10 @@ export class Appliance {
         await this.#dovecots?.service.stop()
       },
       release: (user) => this.#backSync.pull(user),
-      passing: (error) => error instanceof PeerUnreachable || error instanceof NotGivenBack,
+      passing: (error) =>
+        error instanceof PeerUnreachable ||
+        error instanceof NotGivenBack ||
+        error instanceof FolderUnsettled,
       observe: (event, because) => this.#agent.observe(event, because),
     }
   }

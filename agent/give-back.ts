@@ -73,7 +73,10 @@ async function drainFlows(way: WayBack, signal: AbortSignal): Promise<void> {
       way.log('info', 'sessions.ended', { lingerMs: way.lingerMs })
       return way.endSessions()
     }
-    await attempt(way, signal, async () => pushed(way, await way.backSync.dirty(way.accounts())))
+    // Not as for a hand-over: production serves users again, and what they get there must stay where it is.
+    await attempt(way, signal, async () =>
+      pushed(way, await way.backSync.dirty(way.accounts()), false),
+    )
     await way.clock.sleep(DRAIN_MS, signal)
   }
 }
@@ -122,7 +125,7 @@ async function lastPass(
   try {
     const outcome = await attempt(way, signal, async () => {
       const moved = await way.backSync.dirty(way.accounts())
-      return pushed(way, [...new Set([...moved, ...unproved])])
+      return pushed(way, [...new Set([...moved, ...unproved])], true)
     })
     const tookMs = Math.round(way.clock.now() - startedMs)
     const equal = typeof outcome !== 'string' && outcome.unequal.length === 0
@@ -140,7 +143,7 @@ async function lastPass(
 /** Pushes what is left, compares every account once more and lets go of those that are equal: `true` when all are. */
 async function released(way: WayBack, signal: AbortSignal): Promise<boolean> {
   const outcome = await attempt(way, signal, async () => {
-    const { unequal } = await pushed(way, way.accounts())
+    const { unequal } = await pushed(way, way.accounts(), false)
     for (const user of way.accounts()) if (!unequal.includes(user)) await way.release(user)
     return unequal.length
   })
@@ -150,7 +153,7 @@ async function released(way: WayBack, signal: AbortSignal): Promise<boolean> {
 type Round = { readonly items: number; readonly unequal: readonly string[] }
 
 /** Pushes accounts and compares each of them; users who go on working make an account unequal again. */
-async function pushed(way: WayBack, users: readonly string[], final = true): Promise<Round> {
+async function pushed(way: WayBack, users: readonly string[], final: boolean): Promise<Round> {
   let items = 0
   const unequal: string[] = []
   await inParallel(users, way.concurrency, async (user) => {

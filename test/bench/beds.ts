@@ -4,8 +4,8 @@ import { AgentUnreachable, ask } from '../../agent/console/ask.ts'
 import { controlPath } from '../../agent/console/control.ts'
 import type { Status } from '../../agent/console/status.ts'
 import { pathsOf } from '../../agent/paths.ts'
-import { Bed, type BedOptions } from '../lab/bed/bed.ts'
 import type { AgentRecord } from '../lab/bed/appliance.ts'
+import { Bed, type BedOptions } from '../lab/bed/bed.ts'
 import { PROJECT } from '../lab/bed/tools.ts'
 
 const POLL_MS = 50

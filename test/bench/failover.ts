@@ -179,6 +179,7 @@ async function ours(
     what: 'standing in',
   })
   await delay(AFTER_MS, undefined, { signal })
+  await untilAnswered(asker, monotonicMs() - AFTER_MS, signal)
   await asker.stop()
   const open = outageOf(asker.questions, 'open', faultMs - BEFORE_FAULT_MS)
   const closed = outageOf(asker.questions, 'closed', faultMs - BEFORE_FAULT_MS)
@@ -187,7 +188,9 @@ async function ours(
   results.add(nameOf(word, policy), open.ms)
   results.add(closedNameOf(word, policy), closed.ms)
   results.add('failover.failedConnects', failedConnects(asker.questions, say))
-  results.add('failover.lostConnects', count(asker.questions, 'lost'))
+  const lost = count(asker.questions, 'lost')
+  if (lost > 0) say(`connected, but never greeted: ${lost}`)
+  results.add('failover.lostConnects', lost)
   for (const [metric, value] of wayIn(asker.logins, faultMs, open.firstMs))
     results.add(metric, value)
   await goBack(bed, signal)
@@ -230,6 +233,20 @@ async function asking(bed: Bed, signal: AbortSignal): Promise<Asker> {
   return asker
 }
 
+/**
+ * A question that production's kernel took, and nobody answers, holds up the closed loop for as long as its client is
+ * patient: that is part of what such a client meets.
+ */
+async function untilAnswered(asker: Asker, sinceMs: number, signal: AbortSignal): Promise<void> {
+  const deadline = monotonicMs() + PATIENCE_MS + AFTER_MS
+  const answered = () =>
+    asker.questions.some(
+      ({ loop, outcome, endedMs }) =>
+        loop === 'closed' && outcome === 'answered' && endedMs > sinceMs,
+    )
+  while (!answered() && monotonicMs() < deadline) await delay(EVERY_MS, undefined, { signal })
+}
+
 async function goBack(bed: Bed, signal: AbortSignal): Promise<void> {
   await bed.heal()
   const well = (services: readonly { verdict: string }[]) =>
@@ -246,8 +263,7 @@ async function goBack(bed: Bed, signal: AbortSignal): Promise<void> {
 
 function failedConnects(questions: readonly Question[], say: (text: string) => void): number {
   const failed = questions.filter(({ outcome }) => outcome === 'not-connected')
-  if (failed.length > 0)
-    say(`failed connects: ${failed.map(({ because }) => because).join(', ')}`)
+  if (failed.length > 0) say(`failed connects: ${failed.map(({ because }) => because).join(', ')}`)
   return failed.length
 }
 

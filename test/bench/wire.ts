@@ -148,7 +148,9 @@ async function throughput(
         const bed = side === 0 ? appliance : bridge
         const rate = await megabits(bed, direction, pace)
         seen[direction][side === 0 ? 0 : 1].push(rate)
-        say(`${pace} ${direction} ${side === 0 ? 'appliance' : 'bridge'}: ${rate.toFixed(0)} Mbit/s`)
+        say(
+          `${pace} ${direction} ${side === 0 ? 'appliance' : 'bridge'}: ${rate.toFixed(0)} Mbit/s`,
+        )
       }
     }
   return seen

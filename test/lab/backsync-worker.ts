@@ -1,11 +1,21 @@
+import type { Settings } from '../../agent/config.ts'
 import { BackSync } from '../../agent/replica/mail/backsync.ts'
-import { Doveadm } from '../../agent/replica/mail/doveadm.ts'
-import { openProduction, openReplica } from '../../agent/replica/mail/imap.ts'
+import { Doveadm, type DoveadmSettings } from '../../agent/replica/mail/doveadm.ts'
+import { openProduction, openReplica, type ReplicaAccess } from '../../agent/replica/mail/imap.ts'
 import { Ledger } from '../../agent/replica/mail/ledger.ts'
 import { onCommand } from './backsync-bed.ts'
 
 /** Pushes one account and is killed after so many commands to production. */
-const job = JSON.parse(process.argv[2] ?? '{}')
+export type Job = {
+  readonly settings: Settings
+  readonly access: ReplicaAccess
+  readonly doveadm: DoveadmSettings
+  readonly ledger: string
+  readonly user: string
+  readonly killAfter: number
+}
+
+const job: Job = JSON.parse(process.argv[2] ?? '{}')
 let commands = 0
 const backSync = new BackSync({
   settings: job.settings,

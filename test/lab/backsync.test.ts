@@ -14,6 +14,7 @@ import { compareDigests } from '../../agent/replica/mail/digest.ts'
 import { PeerUnreachable } from '../../agent/replica/mail/imap.ts'
 import { run } from '../../firmware/command.ts'
 import { BackSyncBed, cutOff, idsOf, mail } from './backsync-bed.ts'
+import type { Job } from './backsync-worker.ts'
 
 /** Every so many commands; 1 takes minutes. */
 const STRIDE = Number(process.env['STRIDE'] ?? 11)
@@ -301,7 +302,7 @@ test('killed at any moment, a new process goes on where it was', async ({ bed })
     await stood(bed, user)
     await bed.here(user, work)
     await bed.there(user, stir)
-    const job = {
+    const job: Job = {
       settings: bed.settings,
       access: bed.replica.access,
       doveadm: { key: bed.replica.access.key, port: await bed.doveadmPort() },

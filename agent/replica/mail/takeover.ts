@@ -1,8 +1,8 @@
 import type { Doveadm, DoveadmCommand } from './doveadm.ts'
 import type { Ledger } from './ledger.ts'
 import type { FolderStatus } from './plan.ts'
-import { replicaFolders } from './reading.ts'
-import { settle, settleSubscriptions } from './settle.ts'
+import { type LookOptions, lookCommands, replicaLookOf } from './reading.ts'
+import { settle } from './settle.ts'
 
 /** UIDs that production may have given out before it failed, without the replica knowing. */
 const UIDS_LEAST = 64
@@ -11,6 +11,8 @@ const UIDS_MOST = 1_024
 const UIDS_PER_SEEN = 1 / 512
 /** Changes that production may have made before it failed, without the replica knowing. */
 const MODSEQS = 1_000n
+
+const LOOK: LookOptions = { special: [], rows: false }
 
 /** How many UIDs are left to production in a folder whose next UID this is. */
 export const gapFor = (uidNext: number): number =>
@@ -29,7 +31,6 @@ export async function makeGap(
 ): Promise<void> {
   if (ledger.account(user).gap === 'made') return
   const { replica } = await settle({ doveadm, ledger }, user)
-  await settleSubscriptions({ doveadm, ledger }, user)
   const known = new Map(ledger.folders(user).map((folder) => [folder.path, folder]))
   const commands = replica.map((folder): DoveadmCommand => {
     const then = known.get(folder.path)
@@ -47,10 +48,10 @@ export async function makeGap(
       },
     ]
   })
-  if (commands.length > 0) await doveadm.batch(commands)
-  const after = new Map(
-    (await replicaFolders(doveadm, user)).map((folder) => [folder.path, folder]),
-  )
+  // A user waits for this: every request costs the start of a process.
+  const results = await doveadm.batch([...commands, ...lookCommands(user, LOOK)])
+  const { folders } = replicaLookOf(results.slice(commands.length), LOOK)
+  const after = new Map(folders.map((folder) => [folder.path, folder]))
   ledger.recordStates(
     user,
     ledger.folders(user).map((state) => ({ ...state, ...positionOf(after.get(state.path)) })),

@@ -119,6 +119,14 @@ export function sightsOf(tale: Tale): Sight[] {
   ]
 }
 
+/** An offender that also says when, and in which state, it was promised something else. */
+function dated(tale: Tale, { promisedMs, ...offender }: Offender): Offender {
+  if (promisedMs === undefined) return offender
+  const state = tale.states.findLast(({ atMs }) => atMs <= promisedMs)?.name ?? 'before the start'
+  const atS = ((promisedMs - tale.startedMs) / 1_000).toFixed(1)
+  return { ...offender, why: `${offender.why} (promised at ${atS} s, in ${state})` }
+}
+
 /** The whole as data. Pure. */
 export function reportOf(
   tale: Tale,
@@ -135,7 +143,7 @@ export function reportOf(
   const all = { lost, duplicated, resurrected, misplaced, flagsLost, refusedForGood }
   const offenders = Object.entries(all).map(([what, them]) => [
     what,
-    them.slice(0, OFFENDERS_SHOWN),
+    them.slice(0, OFFENDERS_SHOWN).map((offender) => dated(tale, offender)),
   ])
   return {
     ok: broken === undefined && pledges.every(({ kept }) => kept),

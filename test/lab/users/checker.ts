@@ -2,7 +2,13 @@ import type { AccountDigest, Digest, MessageDigest } from '../digest.ts'
 import type { Operation, UserRecord } from './records.ts'
 
 /** An item that is not as somebody was promised. */
-export type Offender = { readonly user: string; readonly item: string; readonly why: string }
+export type Offender = {
+  readonly user: string
+  readonly item: string
+  readonly why: string
+  /** When what was last promised of it was answered (wall clock). */
+  readonly promisedMs?: number
+}
 
 export type Verdict = {
   /** Acknowledged, never deleted, and not there. */
@@ -35,6 +41,7 @@ type Expectation = {
   deleted: boolean
   folder?: string
   readonly flags: Set<string>
+  promisedMs?: number
 }
 
 type Ledger = Map<string, Map<string, Expectation>>
@@ -58,7 +65,10 @@ export function check(records: readonly UserRecord[], before: Digest, after: Dig
     const present = presentIn(after[user])
     for (const [item, expected] of items) {
       const flaw = flawOf(expected, present.get(item) ?? [])
-      if (flaw !== undefined) found[flaw.what].push({ user, item, why: flaw.why })
+      if (flaw === undefined) continue
+      const { promisedMs } = expected
+      const promised = promisedMs === undefined ? {} : { promisedMs }
+      found[flaw.what].push({ user, item, why: flaw.why, ...promised })
     }
   }
   return { ...found, ...experienceOf(records), ...operationsOf(operations) }
@@ -92,6 +102,7 @@ function enter(ledger: Ledger, operation: Operation): void {
   const receivers = verb === 'send' ? (operation.to ?? []) : [user]
   for (const receiver of receivers) {
     const expected = expectationOf(ledger, receiver, item)
+    expected.promisedMs = operation.endedMs
     switch (verb) {
       case 'send':
       case 'append':
