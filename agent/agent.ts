@@ -166,8 +166,10 @@ export class Agent {
     } catch (error: unknown) {
       const problem = error instanceof Error ? error.message : String(error)
       this.#parts.log('error', 'journal.refused', { state, problem })
-      turn.answer?.({ accepted: false, because: `the journal cannot be written: ${problem}` })
-      this.#unwritten = { event: turn.event, because }
+      // An order that was refused is not carried out later, behind a person's back.
+      if (turn.answer === undefined) this.#unwritten = turn
+      else
+        turn.answer({ accepted: false, because: `the journal cannot be written: ${problem}` })
       return false
     }
     this.#entry = entry

@@ -1,4 +1,4 @@
-import { mkdir, readFile, rename } from 'node:fs/promises'
+import { mkdir, readFile, rename, statfs } from 'node:fs/promises'
 import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream'
@@ -45,6 +45,7 @@ import {
 import { DOOR_PORT_OFFSET, type DovecotConf } from './serving/dovecot-conf.ts'
 import { passwdEntries } from './serving/passwd-file.ts'
 import { MailFront } from './serving/smtp.ts'
+import type { SettingsInForce } from './settings-store.ts'
 import { capture } from './wire/capture.ts'
 import { watchCarrier } from './wire/carrier.ts'
 import { Door } from './wire/door.ts'
@@ -56,9 +57,9 @@ import { Wire } from './wire/wire.ts'
 /** What comes from outside the appliance's own rooms. */
 export type Surroundings = {
   readonly settings: Settings
-  readonly accepted: boolean
   readonly settingsFile: string
-  readonly problems: readonly Problem[]
+  /** What the newest look at the settings file came to. */
+  readonly checked: () => Pick<SettingsInForce, 'accepted' | 'problems'>
   readonly paths: Paths
   readonly version: string
   readonly clock: Clock
@@ -281,7 +282,8 @@ export class Appliance {
   }
 
   status(): Status {
-    const { version, settingsFile, accepted, problems, clock } = this.#around
+    const { version, settingsFile, checked, clock } = this.#around
+    const { accepted, problems } = checked()
     const uplinkProblem = this.#uplink?.problem
     return statusOf({
       version,
@@ -291,6 +293,7 @@ export class Appliance {
       mac: () => this.#wire.mac,
       queued: () => this.#mail.queued,
       gathered: () => this.#gathered,
+      state: this.#around.paths.state,
       settings: { path: settingsFile, accepted },
       problems: () => [
         ...problems,
@@ -389,8 +392,7 @@ export class Appliance {
       frozen: (signal) => this.#frozen.passed(signal),
       liveFlows: () => this.#wire.liveFlows(),
       endSessions: async () => {
-        // Its `run` starts it again, warm for the next time.
-        await this.#dovecots?.service.stop()
+        await this.#dovecots?.service.restart()
       },
       release: (user) => this.#backSync.pull(user),
       passing: (error) =>
@@ -523,7 +525,8 @@ export class Appliance {
         for (const { user } of made)
           unbound += await this.#backSync.unbound(user).catch(whenUnreachable(0))
       const liveFlows = standing ? await this.#wire.liveFlows() : 0
-      this.#gathered = { liveFlows, unbound, wire }
+      const { bavail, bsize } = await statfs(this.#around.paths.state)
+      this.#gathered = { liveFlows, unbound, wire, freeBytes: bavail * bsize }
       this.#uplink?.state(this.status())
       await this.#around.clock.sleep(GATHER_MS, signal).catch(() => undefined)
     }
@@ -575,7 +578,7 @@ async function prepared({ settings, paths, log }: Surroundings): Promise<Made> {
     },
     ledger: await openLedger(paths.ledger, log),
     journal: await Journal.open(paths.journal),
-    facts: await Facts.open(paths.state),
+    facts: await Facts.open(paths.state, production.addresses[0]?.ipv4),
   }
 }
 

@@ -1,12 +1,14 @@
 import { join } from 'node:path'
 import { Low } from 'lowdb'
-import type { MacAddress } from '../firmware/addresses.ts'
+import type { Ipv4, MacAddress } from '../firmware/addresses.ts'
 import { DurableFile } from '../firmware/durable-file.ts'
 import type { ServiceName } from './config.ts'
 import type { Naming } from './replica/mail/discover.ts'
 
 /** What was learned of production and must be known when it is not there to be asked. */
 export type Learned = {
+  /** Whom it was learned of: another address may be another machine. */
+  readonly of?: Ipv4
   readonly mac?: MacAddress
   readonly naming?: Naming
   /** Services that have answered at least once: silence of theirs means something, after a restart too. */
@@ -22,9 +24,11 @@ export class Facts {
     this.#low = low
   }
 
-  static async open(state: string): Promise<Facts> {
+  /** Opens what was learned of the production at this address; of another one nothing is known. */
+  static async open(state: string, of: Ipv4 | undefined): Promise<Facts> {
     const low = new Low<Learned>(new DurableFile<Learned>(join(state, 'production')), {})
     await low.read()
+    if (low.data.of !== of) low.data = of === undefined ? {} : { of }
     return new Facts(low)
   }
 

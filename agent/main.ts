@@ -4,6 +4,7 @@ import { run } from '../firmware/command.ts'
 import { jsonLog } from '../firmware/log.ts'
 import { Appliance } from './appliance.ts'
 import { Control, controlPath } from './console/control.ts'
+import { problemLine } from './console/status.ts'
 import type { Orders } from './console/verbs.ts'
 import { locations } from './locations.ts'
 import { unconfiguredStatus } from './report.ts'
@@ -22,16 +23,16 @@ log('info', 'agent.started', { version: VERSION, settingsFile, state: paths.stat
 
 /** One life with the settings in force; ends at `stop`, or when other settings are to be used. */
 async function live(): Promise<void> {
-  const { settings, accepted, problems } = await store.load(systemClock.date())
+  let checked = await store.load(systemClock.date())
+  const { settings } = checked
   const life = new AbortController()
   const either = AbortSignal.any([stop.signal, life.signal])
   const reload: Orders['reload'] = async () => {
     const next = await store.load(systemClock.date())
-    if (!next.accepted)
-      return {
-        accepted: false,
-        because: next.problems.map(({ where, what }) => `${where}: ${what}`).join('; '),
-      }
+    if (!next.accepted) {
+      checked = next
+      return { accepted: false, because: next.problems.map(problemLine).join(' ') }
+    }
     life.abort(new Error('the settings changed'))
     return { accepted: true }
   }
@@ -41,7 +42,7 @@ async function live(): Promise<void> {
     const none = { accepted: false, because: 'there are no settings that could be used' } as const
     const orders: Orders = {
       status: () =>
-        unconfiguredStatus(VERSION, settingsFile, problems, systemClock.now() - sinceMs),
+        unconfiguredStatus(VERSION, settingsFile, checked.problems, systemClock.now() - sinceMs),
       takeOver: () => Promise.resolve(none),
       giveBack: () => Promise.resolve(none),
       resync: () => Promise.resolve(none),
@@ -49,8 +50,12 @@ async function live(): Promise<void> {
     }
     return new Control({ path, orders, log }).run(either)
   }
-  const around = { settings, accepted, problems, settingsFile, paths, version: VERSION, run, log }
-  const appliance = await Appliance.make({ ...around, clock: systemClock })
+  const around = { settings, settingsFile, paths, version: VERSION, run, log }
+  const appliance = await Appliance.make({
+    ...around,
+    clock: systemClock,
+    checked: () => checked,
+  })
   const control = new Control({ path, orders: appliance.orders(reload), log })
   const answering = control.run(either)
   try {

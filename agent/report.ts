@@ -10,9 +10,19 @@ export type Gathered = {
   readonly liveFlows: number
   readonly unbound: number
   readonly wire: readonly string[]
+  /** What is left for mail, journal and ledger; `undefined`: not asked yet. */
+  readonly freeBytes: number | undefined
 }
 
-export const nothingGathered: Gathered = { liveFlows: 0, unbound: 0, wire: [] }
+export const nothingGathered: Gathered = {
+  liveFlows: 0,
+  unbound: 0,
+  wire: [],
+  freeBytes: undefined,
+}
+
+/** With less, one large mail may fill the disk. */
+const FREE_BYTES_MIN = 64 * 1024 * 1024
 
 /** Where a status comes from. */
 export type Sources = {
@@ -23,6 +33,8 @@ export type Sources = {
   readonly mac: () => string | undefined
   readonly queued: () => number
   readonly gathered: () => Gathered
+  /** The directory of mail, journal and ledger. */
+  readonly state: string
   readonly settings: { readonly path: string; readonly accepted: boolean }
   readonly problems: () => readonly Problem[]
   readonly date: () => Date
@@ -80,6 +92,7 @@ export function statusOf(sources: Sources): Status {
       ...sources.problems(),
       ...healthProblems(production),
       ...replicaProblems(replica),
+      ...diskProblems(gathered, sources.state),
       ...gathered.wire.map((what) => ({
         what,
         where: 'the wire',
@@ -89,6 +102,17 @@ export function statusOf(sources: Sources): Status {
     settings: sources.settings,
   }
 }
+
+const diskProblems = ({ freeBytes }: Gathered, where: string): readonly Problem[] =>
+  freeBytes === undefined || freeBytes >= FREE_BYTES_MIN
+    ? []
+    : [
+        {
+          what: `the disk is full: ${Math.floor(freeBytes / 1024 / 1024)} MB are free`,
+          where,
+          todo: 'Make room; what could not be written is tried again by itself',
+        },
+      ]
 
 const healthProblems = ({ services }: HealthStatus): readonly Problem[] =>
   services.flatMap(({ service, problem }) =>

@@ -195,14 +195,20 @@ export class Health {
     if (this.#stopped) return
     const before = this.#judgement
     this.#judgement = judge(before, evidence, this.#terms)
-    this.#tellPassive(evidence)
+    this.#tellPassive(evidence, before)
     this.#tellWatches(evidence, before)
     this.#lookForReturn()
     this.#alarm.ringBefore(dueMs(this.#judgement, this.#terms))
   }
 
-  #tellPassive(evidence: Evidence): void {
-    if (evidence.kind === 'answered') this.#passive.refuted(evidence.service, evidence.atMs)
+  #tellPassive(evidence: Evidence, before: Judgement): void {
+    if (evidence.kind === 'answered') {
+      const { service, atMs } = evidence
+      // Users who complained while we were not served either were right.
+      const shared = before.services[service]?.unservedSinceMs !== undefined
+      if (shared) this.#passive.confirmed(service)
+      else this.#passive.refuted(service, atMs)
+    }
     if (evidence.kind === 'alive' && evidence.by === 'session')
       this.#passive.alive(evidence.service)
   }

@@ -113,6 +113,14 @@ export class Passive {
     if (listening !== undefined) hush(listening)
   }
 
+  /** What users complained of, connections of ours met too; it is over. */
+  confirmed(service: ServiceName): void {
+    const listening = this.#services.get(service)
+    if (listening === undefined) return
+    hush(listening)
+    listening.complained.clear()
+  }
+
   /**
    * A fresh connection of ours was answered, so what users complained of was their own trouble (a filter on
    * production, a long command): the same users are not believed for a while.

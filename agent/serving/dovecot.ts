@@ -1,6 +1,16 @@
 import type { ChildProcess } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { chmod, chown, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import {
+  chmod,
+  chown,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  writeFile,
+} from 'node:fs/promises'
 import { createConnection, type NetConnectOpts } from 'node:net'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -72,6 +82,7 @@ export class Dovecot {
   readonly #conf: string
   #tail: string[] = []
   #child: ChildProcess | undefined
+  #restarting: Promise<void> | undefined
 
   constructor(options: DovecotOptions) {
     this.#options = options
@@ -114,10 +125,22 @@ export class Dovecot {
     }
   }
 
-  /** Answers when it is gone; sessions are closed. */
+  /**
+   * Answers when it is gone, and with it every session. Dovecot lets a session that was not idle for ten seconds live
+   * on without its master: after the next pull it would write into folders that have been made anew.
+   */
   async stop(): Promise<void> {
     if (this.#child !== undefined) await endChild(this.#child, STOP_MS)
     this.#child = undefined
+    await this.#endSessions()
+  }
+
+  /** Ends every session by starting anew; `run` takes that for no failure. Answers when it answers again. @throws {DovecotFailed} */
+  async restart(): Promise<void> {
+    this.#restarting = this.stop().then(() => this.start())
+    await this.#restarting.finally(() => {
+      this.#restarting = undefined
+    })
   }
 
   /**
@@ -131,6 +154,11 @@ export class Dovecot {
         const startedMs = performance.now()
         const problem = await this.#runOnce(signal)
         if (signal.aborted) return
+        if (this.#restarting !== undefined) {
+          // Whoever asked for it hears how it went.
+          await this.#restarting.catch(() => undefined)
+          continue
+        }
         restarts = performance.now() - startedMs > STEADY_MS ? 1 : restarts + 1
         this.#options.log('error', 'dovecot.ended', {
           instance: this.#options.name,
@@ -217,6 +245,30 @@ export class Dovecot {
       await delay(POLL_MS)
     }
     await rm(pidFile, { force: true })
+    await this.#endSessions()
+  }
+
+  /**
+   * Sessions and login processes outlive a master, and one that was killed in an earlier life of this agent too. They
+   * go by their titles and the directory that they work in: another appliance on this machine has its own.
+   */
+  async #endSessions(): Promise<void> {
+    const title = `dovecot-understudy-${this.#options.name}/`
+    const left = async () => {
+      const pids: number[] = []
+      for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+        if (!(await readOrEmpty(`/proc/${pid}/cmdline`)).startsWith(title)) continue
+        const directory = await readlink(`/proc/${pid}/cwd`).catch(() => '')
+        if (`${directory}/`.startsWith(`${this.#options.paths.state}/`)) pids.push(Number(pid))
+      }
+      return pids
+    }
+    const started = performance.now()
+    for (let pids = await left(); pids.length > 0; pids = await left()) {
+      if (performance.now() - started > STOP_MS) throw this.#failed(`has processes left: ${pids}`)
+      for (const pid of pids) signalTo(pid, 'SIGKILL')
+      await delay(POLL_MS)
+    }
   }
 
   async #answers(): Promise<boolean> {

@@ -49,8 +49,9 @@ async function family(pid: number): Promise<Stat[]> {
 }
 
 export type Memory = {
-  /** Resident, and proportional (shared pages divided among those who share them): the process and its Node children. */
+  /** What the process itself has resident, and what its Node children do not share with others. */
   readonly residentMiB: number
+  /** Both with shared pages divided among those who share them. */
   readonly proportionalMiB: number
   /** Proportional, everything else that it has started. */
   readonly othersMiB: number
@@ -62,13 +63,12 @@ export async function memoryOf(pid: number): Promise<Memory> {
   let [residentMiB, proportionalMiB, othersMiB] = [0, 0, 0]
   for (const each of await family(pid)) {
     const rollup = await unlessGone(`/proc/${each.pid}/smaps_rollup`)
-    const [rss, pss] = [/^Rss:\s+(\d+)/m, /^Pss:\s+(\d+)/m].map(
-      (field) => Number(field.exec(rollup ?? '')?.[1] ?? 0) / KIB_PER_MIB,
-    )
+    const of = (field: string) =>
+      Number(new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(rollup ?? '')?.[1] ?? 0) / KIB_PER_MIB
     if ((await programOf(each.pid)) === node) {
-      residentMiB += rss ?? 0
-      proportionalMiB += pss ?? 0
-    } else othersMiB += pss ?? 0
+      residentMiB += each.pid === pid ? of('Rss') : of('Private_Clean') + of('Private_Dirty')
+      proportionalMiB += of('Pss')
+    } else othersMiB += of('Pss')
   }
   return { residentMiB, proportionalMiB, othersMiB }
 }

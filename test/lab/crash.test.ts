@@ -5,12 +5,10 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { StateName } from '../../agent/continuity/machine.ts'
 import { random, whole } from '../fakes/random.ts'
-import { launchAgent } from './bed/appliance.ts'
 import { Bed } from './bed/bed.ts'
 import { signal } from './bed/processes.ts'
-import { inBed, writeRecord } from './bed/record.ts'
 import { type Digest, readDigest } from './digest.ts'
-import { logOf, statesIn, until, untilSidesAgree, untilState } from './life.ts'
+import { agentOf, logOf, startAgent, statesIn, until, untilSidesAgree, untilState } from './life.ts'
 import { check } from './users/checker.ts'
 import { nowMs } from './users/records.ts'
 import { Simulation } from './users/simulation.ts'
@@ -68,16 +66,12 @@ const tail = async () =>
 /** Kills the agent somewhere in a state, starts it again at once, and waits until a user is served again. */
 async function crashIn(...states: readonly StateName[]): Promise<void> {
   const { bed, users } = set()
-  const { appliance } = bed.record
-  if (appliance.kind !== 'agent') throw new Error('a bed has an agent')
   const afterMs = whole(draw, 0, INSTANT_MS_MAX[states[0] ?? 'failover'])
   await entered(...states)
   await delay(afterMs)
-  signal(appliance.pid, 'SIGKILL')
+  signal(agentOf(bed).pid, 'SIGKILL')
   const state = statesIn(await logOf(bed)).at(-1)
-  const log = inBed(bed.record, 'appliance', 'agent.log')
-  Object.assign(bed.record, { appliance: await launchAgent(bed.prefix, { ...appliance, log }) })
-  await writeRecord(bed.record)
+  await startAgent(bed)
   const restartedMs = nowMs()
   crashes.push(`${state} after ${afterMs} ms`)
   const served = () =>

@@ -2,8 +2,9 @@ import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Status } from '../../agent/console/status.ts'
 import { CommandFailed } from '../../firmware/command.ts'
+import { type AgentRecord, launchAgent } from './bed/appliance.ts'
 import type { Bed } from './bed/bed.ts'
-import { inBed } from './bed/record.ts'
+import { inBed, writeRecord } from './bed/record.ts'
 import { compare, readDigest } from './digest.ts'
 
 const UNTIL_MS = 60_000
@@ -86,4 +87,17 @@ export async function untilSidesAgree(bed: Bed): Promise<void> {
   await until('both sides agree', agree, 20_000).catch((error: unknown) => {
     throw new Error(differences.join('\n'), { cause: error })
   })
+}
+
+export function agentOf({ record: { appliance } }: Bed): AgentRecord {
+  if (appliance.kind === 'agent') return appliance
+  throw new Error('this bed has no agent')
+}
+
+/** Starts the agent over what it left behind, as its supervisor does; answers when it can be asked. */
+export async function startAgent(bed: Bed): Promise<void> {
+  const log = inBed(bed.record, 'appliance', 'agent.log')
+  const appliance = await launchAgent(bed.prefix, { ...agentOf(bed), log })
+  Object.assign(bed.record, { appliance })
+  await writeRecord(bed.record)
 }

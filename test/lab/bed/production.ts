@@ -1,4 +1,4 @@
-import { chown, mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { chown, mkdir, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { ADMIN, type HashedAccount, hashed } from './accounts.ts'
@@ -107,7 +107,7 @@ export class Production {
   /** How many mails Postfix has accepted and not yet delivered. */
   async queued(): Promise<number> {
     const queues = ['maildrop', 'incoming', 'active', 'deferred']
-    const files = queues.map((name) => filesUnder(join(this.#postfix, 'queue', name)))
+    const files = queues.map((name) => mailsUnder(join(this.#postfix, 'queue', name)))
     return (await Promise.all(files)).reduce((sum, count) => sum + count, 0)
   }
 
@@ -128,7 +128,16 @@ export class Production {
 const userFile = (accounts: readonly HashedAccount[]): string =>
   accounts.map(({ user, hash }) => `${user}:${hash}::::::\n`).join('')
 
-async function filesUnder(directory: string): Promise<number> {
+/** A file that may not be executed is a mail that Postfix never took: it died while it was writing (cleanup(8)). */
+async function mailsUnder(directory: string): Promise<number> {
   const entries = await readdir(directory, { recursive: true, withFileTypes: true })
-  return entries.filter((entry) => entry.isFile()).length
+  const files = entries.filter((entry) => entry.isFile())
+  const taken = await Promise.all(
+    files.map(async ({ parentPath, name }) => {
+      // It may have been delivered since it was listed.
+      const mode = await stat(join(parentPath, name)).then((found) => found.mode, () => 0)
+      return (mode & 0o100) !== 0
+    }),
+  )
+  return taken.filter(Boolean).length
 }
