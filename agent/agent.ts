@@ -168,8 +168,7 @@ export class Agent {
       this.#parts.log('error', 'journal.refused', { state, problem })
       // An order that was refused is not carried out later, behind a person's back.
       if (turn.answer === undefined) this.#unwritten = turn
-      else
-        turn.answer({ accepted: false, because: `the journal cannot be written: ${problem}` })
+      else turn.answer({ accepted: false, because: `the journal cannot be written: ${problem}` })
       return false
     }
     this.#entry = entry

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AgentUnreachable, ask } from '../../agent/console/ask.ts'
@@ -6,9 +7,11 @@ import type { Status } from '../../agent/console/status.ts'
 import { pathsOf } from '../../agent/paths.ts'
 import type { AgentRecord } from '../lab/bed/appliance.ts'
 import { Bed, type BedOptions } from '../lab/bed/bed.ts'
+import { isAlive } from '../lab/bed/processes.ts'
 import { PROJECT } from '../lab/bed/tools.ts'
 
 const POLL_MS = 50
+const TAIL_LINES = 6
 
 /** Builds beds one after the other, lets `use` work with them, and removes them whatever happens. */
 export async function withBeds<T>(
@@ -54,11 +57,20 @@ export async function untilStatus(
   for (;;) {
     const status = await statusOf(agent)
     if (status !== undefined && wished(status)) return status
+    if (!isAlive(agent.pid))
+      throw new Error(`the agent has ended; it wrote: ${await lastWords(agent)}`)
     if (performance.now() > deadline)
       throw new Error(`not ${what} within ${limitMs} ms; it is: ${status?.state ?? 'silent'}`)
     await delay(POLL_MS, undefined, { signal })
   }
 }
+
+const lastWords = async ({ state }: AgentRecord): Promise<string> =>
+  (await readFile(join(state, '..', 'agent.log'), 'utf8'))
+    .trimEnd()
+    .split('\n')
+    .slice(-TAIL_LINES)
+    .join(' | ')
 
 /** The appliance is a wire and trusts every service. */
 export const isAtRest = ({ state, services }: Status): boolean =>

@@ -6,6 +6,8 @@ export type BenchOptions = {
   readonly runs: number | undefined
   /** Messages of the replication's corpus. */
   readonly messages: number | undefined
+  /** Only one of the failover's policies. */
+  readonly policy: string | undefined
 }
 
 /** What a bench is given. */

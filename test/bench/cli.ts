@@ -14,7 +14,8 @@ import { wire } from './wire.ts'
 
 const BENCHES: readonly Bench[] = [wire, failover, replication, memory]
 const NAMES = [...BENCHES.map(({ name }) => name), 'all']
-const USAGE = `npm run bench -- ${NAMES.join('|')} [--json FILE] [--runs N] [--messages N]\n`
+const USAGE = `npm run bench -- ${NAMES.join('|')} [--json FILE] [--runs N] [--messages N]
+                  [--policy aggressive|default]\n`
 
 /** An abstract socket: the kernel lets it go with the process, however that ends. */
 const LOCK = '\0understudy-bench'
@@ -68,6 +69,7 @@ async function main(args: readonly string[]): Promise<void> {
       json: { type: 'string' },
       runs: { type: 'string' },
       messages: { type: 'string' },
+      policy: { type: 'string' },
     },
   })
   const [name = ''] = positionals
@@ -76,7 +78,7 @@ async function main(args: readonly string[]): Promise<void> {
   if (process.getuid?.() !== 0) throw new Misused('only root can make network namespaces')
   const number = (option: 'runs' | 'messages') =>
     values[option] === undefined ? undefined : wholeNumber(option, values[option], 1)
-  const options = { runs: number('runs'), messages: number('messages') }
+  const options = { runs: number('runs'), messages: number('messages'), policy: values.policy }
   const unlock = await lock()
   const from = machine()
   const rows: Row[] = []

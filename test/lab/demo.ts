@@ -12,8 +12,8 @@ import { nowMs } from './users/records.ts'
 
 // npm run demo [-- --json FILE] [--users N] [--messages M]: one whole life cycle, twice, with real servers and clients.
 
-const USERS = 6
-const MESSAGES = 60
+const USERS = 20
+const MESSAGES = 200
 const USE_MS = { kill: 30_000, 'link-down': 20_000 } as const
 const HOLD_MS = 5_000
 const LINGER_MS = 6_000

@@ -33,9 +33,15 @@ export class Connections {
   readonly #production: Pool
 
   constructor(open: { openProduction: Open; openReplica: Open }) {
-    const views = new KnownViews()
-    this.#appliance = new Pool('the replica', open.openReplica, views)
-    this.#production = new Pool('production', open.openProduction, views)
+    // A pull gives the replica's messages production's MODSEQs, which may be older than what was seen here: what
+    // changed since cannot be asked of the replica.
+    this.#appliance = new Pool('the replica', open.openReplica, new KnownViews(0))
+    this.#production = new Pool('production', open.openProduction, new KnownViews())
+  }
+
+  /** Production may have become another one: its folders are read anew. */
+  forget(user: string): void {
+    this.#production.forget(user)
   }
 
   /**
@@ -72,6 +78,14 @@ class Pool {
     this.#peer = peer
     this.#open = open
     this.#views = views
+  }
+
+  forget(user: string): void {
+    this.#views.forget(this.#prefix(user))
+  }
+
+  #prefix(user: string): string {
+    return `${this.#peer}\n${user}\n`
   }
 
   async use<T>(user: string, work: (account: ImapAccount) => Promise<T>): Promise<T> {
@@ -131,7 +145,7 @@ class Pool {
     return new ImapAccount(
       new ImapSession(client, this.#peer),
       others.map(({ prefix }) => prefix),
-      { of: this.#views, prefix: `${this.#peer}\n${user}\n` },
+      { of: this.#views, prefix: this.#prefix(user) },
     )
   }
 }

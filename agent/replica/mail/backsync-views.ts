@@ -16,7 +16,17 @@ const MESSAGES_MAX = 500_000
  */
 export class KnownViews {
   readonly #views = new Map<string, KnownView>()
+  readonly #limit: number
   #messages = 0
+
+  constructor(messagesMax = MESSAGES_MAX) {
+    this.#limit = messagesMax
+  }
+
+  /** What was known of an account, or of all whose key begins so, may be true no longer. */
+  forget(prefix: string): void {
+    for (const key of this.#views.keys()) if (key.startsWith(prefix)) this.#forget(key)
+  }
 
   get(key: string): KnownView | undefined {
     const view = this.#views.get(key)
@@ -28,11 +38,11 @@ export class KnownViews {
 
   set(key: string, view: KnownView): void {
     this.#forget(key)
-    if (view.highestModSeq === 0n || view.messages.size > MESSAGES_MAX) return
+    if (view.highestModSeq === 0n || view.messages.size > this.#limit) return
     this.#views.set(key, view)
     this.#messages += view.messages.size
     for (const oldest of this.#views.keys()) {
-      if (this.#messages <= MESSAGES_MAX) return
+      if (this.#messages <= this.#limit) return
       this.#forget(oldest)
     }
   }

@@ -69,6 +69,7 @@ export class BackSync {
 
   /** Prepares an account for its first answer while standing in; see `makeGap` of the takeover. Calls at once share a run. */
   async makeGap(user: string): Promise<void> {
+    if (this.#ledger.account(user).gap !== 'made' && !this.#gaps.has(user)) this.#forget(user)
     const running =
       this.#gaps.get(user) ??
       makeGap({ doveadm: this.#doveadm, ledger: this.#ledger }, user).finally(() =>
@@ -205,6 +206,13 @@ export class BackSync {
         subscriptions.join('\n') === this.#ledger.subscriptions(user).join('\n')
       return !(isAsBefore && isSubscribedAsBefore && here.length === known.length)
     })
+  }
+
+  /** What was learned when the appliance last stood in is not true any more. */
+  #forget(user: string): void {
+    this.#connections.forget(user)
+    for (const remembered of [this.#compared, this.#unbound])
+      for (const key of remembered.keys()) if (key.startsWith(`${user}\n`)) remembered.delete(key)
   }
 
   /** One use of an account at a time. */

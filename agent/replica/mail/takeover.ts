@@ -10,7 +10,7 @@ const UIDS_MOST = 1_024
 /** A folder that has seen a hundred thousand messages gets them faster than one that has seen a hundred. */
 const UIDS_PER_SEEN = 1 / 512
 /** Changes that production may have made before it failed, without the replica knowing. */
-const MODSEQS = 1_000n
+const MODSEQS = 256n
 
 const LOOK: LookOptions = { special: [], rows: false }
 

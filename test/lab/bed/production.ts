@@ -135,7 +135,10 @@ async function mailsUnder(directory: string): Promise<number> {
   const taken = await Promise.all(
     files.map(async ({ parentPath, name }) => {
       // It may have been delivered since it was listed.
-      const mode = await stat(join(parentPath, name)).then((found) => found.mode, () => 0)
+      const mode = await stat(join(parentPath, name)).then(
+        (found) => found.mode,
+        () => 0,
+      )
       return (mode & 0o100) !== 0
     }),
   )
