@@ -68,8 +68,9 @@ export type Surroundings = {
 }
 
 const POLL_MS = 200
-const FOLLOW_MS = 5_000
-const GATHER_MS = 5_000
+const FOLLOW_MS = 10_000
+/** Reading the kernel back starts programs: seldom when nothing is ours, often when it is. */
+const GATHER_MS = { watching: 15_000, standingIn: 2_000 } as const
 const FLUSH_MS = 60_000
 /** Mail that production does not take at once must not hold up the failback: it stays queued and is offered again. */
 const FLUSHES_MAX = 5
@@ -528,7 +529,8 @@ export class Appliance {
       const { bavail, bsize } = await statfs(this.#around.paths.state)
       this.#gathered = { liveFlows, unbound, wire, freeBytes: bavail * bsize }
       this.#uplink?.state(this.status())
-      await this.#around.clock.sleep(GATHER_MS, signal).catch(() => undefined)
+      const pauseMs = GATHER_MS[standing ? 'standingIn' : 'watching']
+      await this.#around.clock.sleep(pauseMs, signal).catch(() => undefined)
     }
   }
 }

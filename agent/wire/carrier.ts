@@ -8,7 +8,7 @@ import { keepRunning } from './keep.ts'
 
 const TIMEOUT_MS = 5_000
 /** The kernel's messages tell at once; reading the state now and then finds what was missed. */
-const READ_EVERY_MS = 5_000
+const READ_EVERY_MS = 30_000
 
 const linkList = v.pipe(
   v.string(),

@@ -38,7 +38,8 @@ async function rowsOf(bench: Bench, options: BenchOptions): Promise<Row[]> {
     })
   } catch (error: unknown) {
     const late = `not within ${Math.round(limitMs / 1_000)} s`
-    const problem = signal.aborted && !interrupted.signal.aborted ? late : messageOf(error)
+    const stopped = interrupted.signal.aborted ? messageOf(interrupted.signal.reason) : late
+    const problem = signal.aborted ? stopped : messageOf(error)
     process.stderr.write(`${bench.name}: ${problem}\n`)
     because = problem.split('\n', 1)[0] ?? problem
     process.exitCode = 1

@@ -119,12 +119,13 @@ export function sightsOf(tale: Tale): Sight[] {
   ]
 }
 
-/** An offender that also says when, and in which state, it was promised something else. */
-function dated(tale: Tale, { promisedMs, ...offender }: Offender): Offender {
-  if (promisedMs === undefined) return offender
-  const state = tale.states.findLast(({ atMs }) => atMs <= promisedMs)?.name ?? 'before the start'
-  const atS = ((promisedMs - tale.startedMs) / 1_000).toFixed(1)
-  return { ...offender, why: `${offender.why} (promised at ${atS} s, in ${state})` }
+/** An offender that also tells what was done with it, when, and in which state. */
+function dated(tale: Tale, { user, item, why, history = [] }: Offender): Offender {
+  const events = history.map(({ atMs, what }) => {
+    const state = tale.states.findLast((one) => one.atMs <= atMs)?.name ?? 'before the start'
+    return `${((atMs - tale.startedMs) / 1_000).toFixed(1)} s, in ${state}: ${what}`
+  })
+  return { user, item, why: [why, ...events].join(' · ') }
 }
 
 /** The whole as data. Pure. */

@@ -6,8 +6,8 @@ export type Offender = {
   readonly user: string
   readonly item: string
   readonly why: string
-  /** When what was last promised of it was answered (wall clock). */
-  readonly promisedMs?: number
+  /** Everything that was done with the item, in order of the answers: what a person needs to find the cause. */
+  readonly history?: readonly { readonly atMs: number; readonly what: string }[]
 }
 
 export type Verdict = {
@@ -41,7 +41,6 @@ type Expectation = {
   deleted: boolean
   folder?: string
   readonly flags: Set<string>
-  promisedMs?: number
 }
 
 type Ledger = Map<string, Map<string, Expectation>>
@@ -66,9 +65,8 @@ export function check(records: readonly UserRecord[], before: Digest, after: Dig
     for (const [item, expected] of items) {
       const flaw = flawOf(expected, present.get(item) ?? [])
       if (flaw === undefined) continue
-      const { promisedMs } = expected
-      const promised = promisedMs === undefined ? {} : { promisedMs }
-      found[flaw.what].push({ user, item, why: flaw.why, ...promised })
+      const history = historyOf(operations, user, item)
+      found[flaw.what].push({ user, item, why: flaw.why, history })
     }
   }
   return { ...found, ...experienceOf(records), ...operationsOf(operations) }
@@ -102,7 +100,6 @@ function enter(ledger: Ledger, operation: Operation): void {
   const receivers = verb === 'send' ? (operation.to ?? []) : [user]
   for (const receiver of receivers) {
     const expected = expectationOf(ledger, receiver, item)
-    expected.promisedMs = operation.endedMs
     switch (verb) {
       case 'send':
       case 'append':
@@ -169,6 +166,15 @@ function flawOf(expected: Expectation, present: readonly Present[]): Flaw | unde
   const missing = [...flags].filter((flag) => !only.flags.includes(flag))
   return missing.length === 0 ? undefined : { what: 'flagsLost', why: missing.join(' ') }
 }
+
+const historyOf = (operations: readonly Operation[], user: string, item: string) =>
+  operations
+    .filter((one) => one.item === item && (one.user === user || one.to?.includes(user) === true))
+    .toSorted((a, b) => a.endedMs - b.endedMs)
+    .map(({ endedMs, user: by, verb, folder, flag, outcome, because = '' }) => ({
+      atMs: endedMs,
+      what: [by, verb, folder ?? flag ?? '', outcome, because].filter(Boolean).join(' '),
+    }))
 
 function operationsOf(operations: readonly Operation[]) {
   const count = (outcome: Operation['outcome']) =>
