@@ -5,12 +5,12 @@ import { join } from 'node:path'
 import type { ImapFlow } from 'imapflow'
 import { type Settings, settingsFrom } from '../../agent/config.ts'
 import { BackSync } from '../../agent/replica/mail/backsync.ts'
-import { type AccountDigest, digestOf } from '../../agent/replica/mail/digest.ts'
 import { openProduction, openReplica } from '../../agent/replica/mail/imap.ts'
 import { Ledger } from '../../agent/replica/mail/ledger.ts'
 import { productionFolders } from '../../agent/replica/mail/reading.ts'
 import { settle, settleSubscriptions } from '../../agent/replica/mail/settle.ts'
 import type { Log } from '../../firmware/log.ts'
+import { type AccountDigest, digestOf } from './imap-digest.ts'
 import {
   type LoopbackProduction,
   type LoopbackReplica,

@@ -10,11 +10,11 @@ import type { ImapFlow } from 'imapflow'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Stranger } from '../../agent/replica/mail/backsync-sides.ts'
-import { compareDigests } from '../../agent/replica/mail/digest.ts'
 import { PeerUnreachable } from '../../agent/replica/mail/imap.ts'
 import { run } from '../../firmware/command.ts'
 import { BackSyncBed, cutOff, idsOf, mail } from './backsync-bed.ts'
 import type { Job } from './backsync-worker.ts'
+import { compareDigests } from './imap-digest.ts'
 
 /** Every so many commands; 1 takes minutes. */
 const STRIDE = Number(process.env['STRIDE'] ?? 11)

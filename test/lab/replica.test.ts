@@ -8,7 +8,6 @@ import type { ImapFlow } from 'imapflow'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Settings, settingsFrom } from '../../agent/config.ts'
-import { type AccountDigest, compareDigests, digestOf } from '../../agent/replica/mail/digest.ts'
 import {
   CertificateUnexpected,
   CredentialRefused,
@@ -20,6 +19,7 @@ import { Replicator } from '../../agent/replica/mail/replicator.ts'
 import { systemClock } from '../../firmware/clock.ts'
 import { run } from '../../firmware/command.ts'
 import type { Fields } from '../../firmware/log.ts'
+import { type AccountDigest, compareDigests, digestOf } from './imap-digest.ts'
 import {
   type Certificate,
   deliver,

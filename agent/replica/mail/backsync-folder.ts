@@ -8,7 +8,16 @@ import {
   PAD,
   type ProductionSide,
 } from './backsync-sides.ts'
-import { type FolderView, paired, type Step, sameFlags, steps } from './merge.ts'
+import { identityOf } from './backsync-text.ts'
+import {
+  type Flags,
+  type FolderView,
+  type Identity,
+  paired,
+  type Step,
+  sameFlags,
+  steps,
+} from './merge.ts'
 
 /** Something changed under our hands in a way that one more reading does not settle. */
 export class FolderUnsettled extends Error {
@@ -63,6 +72,12 @@ const INLINE_PADS_MAX = 32
 const POOL_MAX = 1_024
 /** A UID in the baseline with this mark is being filed anew on the appliance, above the UID in it. */
 const REFILING = '\\Refiling-'
+/**
+ * A UID in the baseline with this mark is being given to production, with the content in it. Without the mark a run
+ * that was cut off would leave a message that users move or delete meanwhile looking like production's own.
+ */
+const SENDING = '\\Sending-'
+const sendingMark = ({ exact }: Identity): string => `${SENDING}${exact.replace(' ', '-')}`
 
 /**
  * Gives one folder back. Two stages, so that a caller can first deliver everywhere and only then expunge: a message
@@ -141,6 +156,7 @@ export class FolderPush {
     this.#rounds += 1
     if (this.#rounds > ROUNDS_MAX) throw new FolderUnsettled(this.#path)
     await this.#finishRefiling()
+    await this.#finishSending()
     const [appliance, production] = await Promise.all([
       this.#appliance.read(),
       this.#readProduction(),
@@ -199,6 +215,23 @@ export class FolderPush {
     this.#baseline.settle(new Map(), new Set(marked.map(({ uid }) => uid)))
   }
 
+  /** What was under way, and is with us no longer, goes from production too; the rest is planned anew. */
+  async #finishSending(): Promise<void> {
+    const marked = [...this.#baseline.messages()].filter(([, [flag = '']]) =>
+      flag.startsWith(SENDING),
+    )
+    if (marked.length === 0) return
+    const [here, there] = await Promise.all([this.#appliance.read(), this.#production.read()])
+    const left = marked.filter(([uid]) => !here.messages.has(uid) && there.messages.has(uid))
+    const identities = await this.#production.identities(left.map(([uid]) => uid))
+    const ours = left.flatMap(([uid, [flag]]) => {
+      const identity = identities.get(uid)
+      return identity !== undefined && sendingMark(identity) === flag ? [uid] : []
+    })
+    if (ours.length > 0) await this.#production.expunge(ours)
+    this.#baseline.settle(new Map(), new Set(marked.map(([uid]) => uid)))
+  }
+
   async #append(uids: readonly number[], settle: boolean): Promise<void> {
     try {
       for await (const portion of this.#appliance.letters(uids))
@@ -230,21 +263,24 @@ export class FolderPush {
   /** `false`: production refused a message; nothing behind it may go before it. */
   async #appendBatch(batch: readonly Entry[], settle: boolean): Promise<boolean> {
     if (batch.length === 0) return true
+    const own = batch.flatMap(({ uid }) => (uid === undefined ? [] : [uid]))
+    if (settle) this.#baseline.settle(new Map(batch.flatMap(sendingOf)))
     let given: readonly number[]
     try {
       given = await this.#production.append(batch.map(({ outgoing }) => outgoing))
     } catch (error: unknown) {
       if (!(error instanceof MessageRefused)) throw error
+      if (settle) this.#baseline.settle(new Map(), new Set(own))
       if (batch.length === 1) return this.#refuse(batch[0]?.uid ?? this.#uidNext, error.answer)
       for (const entry of batch) if (!(await this.#appendBatch([entry], settle))) return false
       return true
     }
     if (given.some((uid, n) => uid !== this.#uidNext + n)) {
       await this.#production.expunge(given)
+      if (settle) this.#baseline.settle(new Map(), new Set(own))
       throw new Surprise()
     }
     this.#uidNext += batch.length
-    const own = batch.flatMap(({ uid }) => (uid === undefined ? [] : [uid]))
     this.#pads.push(...given.filter((_, n) => batch[n]?.uid === undefined))
     this.counts.pads += batch.length - own.length
     this.counts.appended += own.length
@@ -337,5 +373,8 @@ export class FolderPush {
 const UNKNOWN = ['']
 
 type Entry = { readonly uid?: number; readonly outgoing: Outgoing }
+
+const sendingOf = ({ uid, outgoing: { internalDate, body } }: Entry): [number, Flags][] =>
+  uid === undefined ? [] : [[uid, [sendingMark(identityOf(internalDate, body))]]]
 
 const COUNTED = { deleted: 'expunged', twin: 'twins', refiled: 'refiled' } as const

@@ -13,6 +13,15 @@ export class LedgerDamaged extends Error {
   }
 }
 
+/** There is no room to write; what was written before is intact, and so is the ledger. */
+export class LedgerFull extends Error {
+  override readonly name = 'LedgerFull'
+
+  constructor(path: string, cause: unknown) {
+    super(`${path}: no room is left on the medium. Make room; it is tried again`, { cause })
+  }
+}
+
 /** What is known of one account. */
 export type AccountRow = {
   readonly user: string
@@ -62,7 +71,9 @@ const SCHEMA_VERSION = 1
 const BUSY_MS = 5_000
 /** Above this size the check of the whole file would hold up the start for seconds. */
 const CHECKED_BYTES_MAX = 64 * 1024 * 1024
-/** Result codes SQLITE_CORRUPT and SQLITE_NOTADB (https://sqlite.org/rescode.html). */
+/** Result code SQLITE_FULL (https://sqlite.org/rescode.html). */
+const FULL = 13
+/** Result codes SQLITE_CORRUPT and SQLITE_NOTADB. */
 const DAMAGE: readonly number[] = [11, 26]
 
 const SCHEMA = `
@@ -356,7 +367,9 @@ function prepare(db: DatabaseSync, path: string): void {
 
 function asDamage(path: string, error: unknown): unknown {
   if (!(error instanceof Error) || !('errcode' in error)) return error
-  const damaged = DAMAGE.includes(Number(error.errcode) & 0xff)
+  const code = Number(error.errcode) & 0xff
+  if (code === FULL) return new LedgerFull(path, error)
+  const damaged = DAMAGE.includes(code)
   return damaged ? new LedgerDamaged(path, error.message, error) : error
 }
 

@@ -8,7 +8,7 @@ import {
   PeerRefused,
   PeerUnreachable,
 } from './imap.ts'
-import type { FolderState } from './ledger.ts'
+import { type FolderState, LedgerFull } from './ledger.ts'
 import {
   differences,
   dropped,
@@ -60,7 +60,8 @@ export const isExpected = (error: unknown): error is Error =>
   error instanceof PeerRefused ||
   error instanceof CredentialRefused ||
   error instanceof CertificateUnexpected ||
-  error instanceof DoveadmRefused
+  error instanceof DoveadmRefused ||
+  error instanceof LedgerFull
 
 /** One stutter-step pass that came to its end. */
 export type Pass = {

@@ -6,7 +6,7 @@ import { Account, type AccountStatus } from './account.ts'
 import { Connections } from './connections.ts'
 import type { Doveadm } from './doveadm.ts'
 import { openProduction, PeerUnreachable } from './imap.ts'
-import type { Ledger } from './ledger.ts'
+import { type Ledger, LedgerFull } from './ledger.ts'
 import { Outage } from './outage.ts'
 import {
   empty,
@@ -333,7 +333,18 @@ export class Replicator {
       log('warn', 'peer.lost', { because: error.message })
     if (!isPeer && account.error !== error.message) log('warn', 'account.failed', { user, error })
     account.failed(error.message, this.#nowMs())
-    if (!isPeer) ledger.record(user, { error: error.message, failures: account.failures })
+    if (isPeer || error instanceof LedgerFull) return
+    this.#noted(() => ledger.record(user, { error: error.message, failures: account.failures }))
+  }
+
+  /** What is only for people to read must not end anything when there is no room for it. */
+  #noted(write: () => void): void {
+    try {
+      write()
+    } catch (error: unknown) {
+      if (!(error instanceof LedgerFull)) throw error
+      this.#options.log('error', 'ledger.full', { error })
+    }
   }
 
   #reached(): void {

@@ -1,6 +1,10 @@
 import { createHash } from 'node:crypto'
 import type { ImapFlow } from 'imapflow'
-import { flagText, productionFolders, productionSubscriptions } from './reading.ts'
+import {
+  flagText,
+  productionFolders,
+  productionSubscriptions,
+} from '../../agent/replica/mail/reading.ts'
 
 export type MessageDigest = {
   /** Sorted, joined by spaces, without `\Recent`. */
