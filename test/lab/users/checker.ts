@@ -39,6 +39,8 @@ type Expectation = {
   least: number
   most: number
   deleted: boolean
+  /** There were several from the start: nobody can tell which of them is meant. */
+  ambiguous?: boolean
   folder?: string
   readonly flags: Set<string>
 }
@@ -85,7 +87,7 @@ function openingLedger(before: Digest): Ledger {
         const known = items.get(item)
         if (known === undefined)
           items.set(item, { least: 1, most: 1, deleted: false, folder, flags: new Set() })
-        else Object.assign(known, { least: known.least + 1, most: known.most + 1 })
+        else Object.assign(known, { least: known.least + 1, most: known.most + 1, ambiguous: true })
       }
     }
     ledger.set(user, items)
@@ -152,7 +154,7 @@ type Flaw = {
 }
 
 function flawOf(expected: Expectation, present: readonly Present[]): Flaw | undefined {
-  const { least, most, deleted, folder, flags } = expected
+  const { least, most, deleted, ambiguous, folder, flags } = expected
   const count = present.length
   if (count < least) return { what: 'lost', why: `${count} of ${least}` }
   if (count > most) {
@@ -160,7 +162,7 @@ function flawOf(expected: Expectation, present: readonly Present[]): Flaw | unde
     return { what: deleted ? 'resurrected' : 'duplicated', why: `${count} of ${most}: ${where}` }
   }
   const [only, another] = present
-  if (only === undefined || another !== undefined || most !== 1) return undefined
+  if (only === undefined || another !== undefined || most !== 1 || ambiguous) return undefined
   if (folder !== undefined && only.folder !== folder)
     return { what: 'misplaced', why: `in ${only.folder}, not in ${folder}` }
   const missing = [...flags].filter((flag) => !only.flags.includes(flag))
