@@ -143,8 +143,10 @@ async function lastPass(
 /** Pushes what is left, compares every account once more and lets go of those that are equal: `true` when all are. */
 async function released(way: WayBack, signal: AbortSignal): Promise<boolean> {
   const outcome = await attempt(way, signal, async () => {
-    const { unequal } = await pushed(way, way.accounts(), false)
-    for (const user of way.accounts()) if (!unequal.includes(user)) await way.release(user)
+    const moved = await way.backSync.dirty(way.accounts())
+    const { unequal } = await pushed(way, moved, false)
+    const equal = way.accounts().filter((user) => !unequal.includes(user))
+    await inParallel(equal, way.concurrency, way.release)
     return unequal.length
   })
   return outcome === 0

@@ -152,6 +152,13 @@ export class FolderPush {
     return this.#view
   }
 
+  /** Uses up production's UIDs until both sides give out the same one next; does nothing else. */
+  async align(from: number, uidNext: number): Promise<void> {
+    this.#uidNext = from
+    await this.#pad(uidNext)
+    await this.#removePads()
+  }
+
   async #plan(): Promise<Step[]> {
     this.#rounds += 1
     if (this.#rounds > ROUNDS_MAX) throw new FolderUnsettled(this.#path)

@@ -279,7 +279,7 @@ export class AccountPush {
 const COUNTS = ['appended', 'stored', 'expunged', 'twins', 'conflicts', 'refiled', 'pads'] as const
 
 /** A folder of the replica: what IMAP cannot do there, doveadm does. */
-class ApplianceFolder extends ImapFolder implements ApplianceSide {
+export class ApplianceFolder extends ImapFolder implements ApplianceSide {
   readonly #doveadm: Doveadm
   readonly #user: string
   readonly #mailbox: string

@@ -4,8 +4,9 @@ import type { ImapAccount } from './backsync-account.ts'
 import { LedgerBaseline } from './backsync-baseline.ts'
 import { type Compared, type Difference, differencesOf, inWords } from './backsync-compare.ts'
 import { type Both, Connections, type Open } from './backsync-connections.ts'
+import { FolderPush } from './backsync-folder.ts'
 import { ImapFolder } from './backsync-mailbox.ts'
-import { AccountPush, type PushResult } from './backsync-push.ts'
+import { AccountPush, ApplianceFolder, type PushResult } from './backsync-push.ts'
 import { CommandRefused } from './backsync-session.ts'
 import type { Doveadm } from './doveadm.ts'
 import { PeerUnreachable } from './imap.ts'
@@ -125,7 +126,7 @@ export class BackSync {
   async pull(user: string): Promise<void> {
     const owed = (await this.differences(user)).filter(({ owner }) => owner === 'appliance')
     if (owed.length > 0) throw new NotGivenBack(user, owed)
-    const production = await this.#use(user, (both) => both.production.folders())
+    const production = await this.#use(user, (both) => this.#aligned(user, both))
     let quiet = 0
     for (let pull = 0; pull < PULLS_MAX && quiet < 2; pull += 1) {
       const { exitCode } = await this.#doveadm.backup(user)
@@ -136,6 +137,23 @@ export class BackSync {
     await settle(stores, user, production)
     await settleSubscriptions(stores, user)
     this.#ledger.record(user, { gap: 'none' })
+  }
+
+  /** A pull cannot put a message where the replica's UIDNEXT has passed: it would drop the folder and copy it anew. */
+  async #aligned(user: string, both: Both): Promise<FolderStatus[]> {
+    const there = byPath(await both.production.folders())
+    for (const { path, uidNext, uidValidity } of await both.appliance.folders()) {
+      const production = there.get(path)
+      if (production === undefined || production.uidNext >= uidNext) continue
+      await new FolderPush({
+        path,
+        appliance: new ApplianceFolder(both, this.#doveadm, user, path),
+        production: new ImapFolder(both.production, path),
+        baseline: new LedgerBaseline(this.#ledger, user, { path, uidValidity }),
+        final: false,
+      }).align(production.uidNext, uidNext)
+    }
+    return await both.production.folders()
   }
 
   /** Accounts where something moved, on either side, since the last push. @throws {PeerUnreachable} */

@@ -200,6 +200,8 @@ function readOf(changes: readonly Change[]): Map<string, readonly MessageRow[]> 
 const mustReadAll = ({ now, before }: Pair): boolean =>
   before === undefined ||
   before.uidValidity !== now.uidValidity ||
+  // A pull that could not go on has made the folder anew.
+  before.uidNext > now.uidNext ||
   before.highestModSeq > now.highestModSeq
 
 const isCurrent = (before: FolderState | undefined, now: FolderStatus): boolean =>
