@@ -140,8 +140,8 @@ export function reportOf(
     const chapter = tale.chapters.find((one) => one.fault === fault)
     return chapter === undefined ? null : gapOf(tale, chapter)
   }
-  const { lost, duplicated, resurrected, misplaced, flagsLost, refusedForGood } = verdict
-  const all = { lost, duplicated, resurrected, misplaced, flagsLost, refusedForGood }
+  const { lost, duplicated, resurrected, misplaced, flagsLost, refusedForGood, notTaken } = verdict
+  const all = { lost, duplicated, resurrected, misplaced, flagsLost, refusedForGood, notTaken }
   const offenders = Object.entries(all).map(([what, them]) => [
     what,
     them.slice(0, OFFENDERS_SHOWN).map((offender) => dated(tale, offender)),

@@ -23,6 +23,8 @@ export type Verdict = {
   readonly flagsLost: readonly Offender[]
   /** Mail refused for good (5xx) although its recipients exist. */
   readonly refusedForGood: readonly Offender[]
+  /** Each try to connect that nobody took. */
+  readonly notTaken: readonly Offender[]
   readonly falseAuthFailures: number
   /** Tries to connect that nobody took: refused, unreachable, or silence. */
   readonly failedConnects: number
@@ -190,15 +192,27 @@ function operationsOf(operations: readonly Operation[]) {
   }
 }
 
+function notTakenOf(record: Extract<UserRecord, { kind: 'connect' | 'asked' }>): Offender {
+  const { startedMs, endedMs, because = '' } = record
+  const [user, item] =
+    record.kind === 'connect' ? [record.user, record.service] : ['the asker', 'imap']
+  const why = `${because} after ${Math.round(endedMs - startedMs)} ms`
+  return { user, item, why, history: [{ atMs: startedMs, what: 'tried' }] }
+}
+
 function experienceOf(records: readonly UserRecord[]) {
   const certificates = new Set<string>()
   const uidValidities = new Map<string, Set<number>>()
   let [falseAuthFailures, failedConnects, reconnects] = [0, 0, 0]
+  const notTaken: Offender[] = []
   for (const record of records) {
     if (record.kind === 'false-auth') falseAuthFailures += 1
     else if (record.kind === 'lost') reconnects += 1
     else if (record.kind === 'asked' || record.kind === 'connect') {
-      if (record.outcome === 'not-connected') failedConnects += 1
+      if (record.outcome === 'not-connected') {
+        failedConnects += 1
+        notTaken.push(notTakenOf(record))
+      }
       if (record.outcome === 'lost') reconnects += 1
       if (record.kind === 'connect' && record.certificate !== undefined)
         certificates.add(record.certificate)
@@ -210,6 +224,7 @@ function experienceOf(records: readonly UserRecord[]) {
   return {
     falseAuthFailures,
     failedConnects,
+    notTaken,
     reconnects,
     certificates: [...certificates],
     uidValidityChanges: [...uidValidities].filter(([, seen]) => seen.size > 1).map(([it]) => it),
