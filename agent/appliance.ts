@@ -350,7 +350,8 @@ export class Appliance {
   async #keepInStep(signal: AbortSignal): Promise<void> {
     this.#standing = turnstile()
     await this.#mail.pause()
-    this.#replicator.reprove(new Set(this.#users.keys()))
+    const complete = this.#ledger.accounts().filter((account) => account.complete)
+    this.#replicator.reprove(new Set(complete.map(({ user }) => user)))
     this.#replicator.resume()
     this.#health.repeat()
     // What could not be handed over at the failback is offered again.

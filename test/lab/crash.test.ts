@@ -109,13 +109,13 @@ test('after all of them both sides are equal, and nothing acknowledged is lost o
   await users.stop()
   await until('Postfix has delivered', () => bed.queueIsEmpty())
   await untilSidesAgree(bed)
-  const { operations, certificates, failedConnects, reconnects, ...flaws } = check(
+  const { operations, certificates, failedConnects, notTaken, reconnects, ...flaws } = check(
     users.records,
     before,
     await readDigest(bed, 'production'),
   )
   process.stdout.write(
-    `${crashes.join('; ')}\n${JSON.stringify({ operations, failedConnects, reconnects })}\n`,
+    `${crashes.join('; ')}\n${JSON.stringify({ operations, failedConnects, notTaken: notTaken.length, reconnects })}\n`,
   )
   assert.is(certificates.length, 1)
   assert.is(flaws.falseAuthFailures, 0)

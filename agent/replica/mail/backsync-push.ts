@@ -109,6 +109,11 @@ export class AccountPush {
     if (!this.#appliance.has('INBOX')) throw new ReplicaDiverged('it has no INBOX')
     if (plan.steps.some((step) => step.do === 'remove' && step.path === 'INBOX'))
       throw new ReplicaDiverged('INBOX has another UIDVALIDITY')
+    for (const { path, uidNext, uidValidity } of this.#ledger.folders(this.#user)) {
+      const here = this.#appliance.get(path)
+      if (here !== undefined && here.uidValidity === uidValidity && here.uidNext < uidNext)
+        throw new ReplicaDiverged(`${path} was made anew`)
+    }
     const problem = this.#strangeness(plan)
     if (problem === undefined) return false
     if (!this.#acceptStranger) throw new Stranger(problem)

@@ -121,12 +121,16 @@ export class BackSync {
 
   /**
    * Brings the appliance to production's state, and the ledger with it: what production got by itself comes over. To be
-   * called under the write barrier, after the final push. @throws {NotGivenBack} {PeerUnreachable}
+   * called when nobody can write to the appliance any more. An account that cannot be pulled is no longer complete, and
+   * is left to replication. @throws {NotGivenBack} {PeerUnreachable}
    */
   async pull(user: string): Promise<void> {
     const owed = (await this.differences(user)).filter(({ owner }) => owner === 'appliance')
     if (owed.length > 0) throw new NotGivenBack(user, owed)
     const production = await this.#use(user, (both) => this.#aligned(user, both))
+    // From here on production is the truth: whoever is cut off now must neither give anything back from folders that a
+    // pull was making anew, nor show them.
+    this.#ledger.record(user, { gap: 'none', complete: false })
     let quiet = 0
     for (let pull = 0; pull < PULLS_MAX && quiet < 2; pull += 1) {
       const { exitCode } = await this.#doveadm.backup(user)
@@ -136,7 +140,7 @@ export class BackSync {
     const stores = { doveadm: this.#doveadm, ledger: this.#ledger }
     await settle(stores, user, production)
     await settleSubscriptions(stores, user)
-    this.#ledger.record(user, { gap: 'none' })
+    this.#ledger.record(user, { complete: true })
   }
 
   /** A pull cannot put a message where the replica's UIDNEXT has passed: it would drop the folder and copy it anew. */
