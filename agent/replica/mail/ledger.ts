@@ -13,12 +13,12 @@ export class LedgerDamaged extends Error {
   }
 }
 
-/** There is no room to write; what was written before is intact, and so is the ledger. */
-export class LedgerFull extends Error {
-  override readonly name = 'LedgerFull'
+/** The medium takes nothing at present, for want of room as a rule; what was written before is intact. */
+export class LedgerUnwritable extends Error {
+  override readonly name = 'LedgerUnwritable'
 
-  constructor(path: string, cause: unknown) {
-    super(`${path}: no room is left on the medium. Make room; it is tried again`, { cause })
+  constructor(path: string, because: string, cause: unknown) {
+    super(`${path} cannot be written: ${because}. Make room; it is tried again`, { cause })
   }
 }
 
@@ -71,8 +71,8 @@ const SCHEMA_VERSION = 1
 const BUSY_MS = 5_000
 /** Above this size the check of the whole file would hold up the start for seconds. */
 const CHECKED_BYTES_MAX = 64 * 1024 * 1024
-/** Result code SQLITE_FULL (https://sqlite.org/rescode.html). */
-const FULL = 13
+/** Result codes SQLITE_FULL and SQLITE_IOERR (https://sqlite.org/rescode.html). */
+const UNWRITABLE: readonly number[] = [13, 10]
 /** Result codes SQLITE_CORRUPT and SQLITE_NOTADB. */
 const DAMAGE: readonly number[] = [11, 26]
 
@@ -368,7 +368,7 @@ function prepare(db: DatabaseSync, path: string): void {
 function asDamage(path: string, error: unknown): unknown {
   if (!(error instanceof Error) || !('errcode' in error)) return error
   const code = Number(error.errcode) & 0xff
-  if (code === FULL) return new LedgerFull(path, error)
+  if (UNWRITABLE.includes(code)) return new LedgerUnwritable(path, error.message, error)
   const damaged = DAMAGE.includes(code)
   return damaged ? new LedgerDamaged(path, error.message, error) : error
 }

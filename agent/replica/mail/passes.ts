@@ -8,7 +8,7 @@ import {
   PeerRefused,
   PeerUnreachable,
 } from './imap.ts'
-import { type FolderState, LedgerFull } from './ledger.ts'
+import { type FolderState, LedgerUnwritable } from './ledger.ts'
 import {
   differences,
   dropped,
@@ -61,7 +61,7 @@ export const isExpected = (error: unknown): error is Error =>
   error instanceof CredentialRefused ||
   error instanceof CertificateUnexpected ||
   error instanceof DoveadmRefused ||
-  error instanceof LedgerFull
+  error instanceof LedgerUnwritable
 
 /** One stutter-step pass that came to its end. */
 export type Pass = {

@@ -6,7 +6,7 @@ import { Account, type AccountStatus } from './account.ts'
 import { Connections } from './connections.ts'
 import type { Doveadm } from './doveadm.ts'
 import { openProduction, PeerUnreachable } from './imap.ts'
-import { type Ledger, LedgerFull } from './ledger.ts'
+import { type Ledger, LedgerUnwritable } from './ledger.ts'
 import { Outage } from './outage.ts'
 import {
   empty,
@@ -322,7 +322,8 @@ export class Replicator {
     if (!isExpected(error)) throw error
     if (error instanceof PullFailed && error.dropped.length > 0) {
       log('warn', 'replica.damaged', { user, folders: error.dropped.length })
-      this.#setComplete(account, false)
+      // In memory in any case: whoever asks must not be told otherwise because the medium is full.
+      this.#noted(() => this.#setComplete(account, false))
     }
     if (halted) {
       account.lookAt(this.#nowMs())
@@ -333,7 +334,7 @@ export class Replicator {
       log('warn', 'peer.lost', { because: error.message })
     if (!isPeer && account.error !== error.message) log('warn', 'account.failed', { user, error })
     account.failed(error.message, this.#nowMs())
-    if (isPeer || error instanceof LedgerFull) return
+    if (isPeer || error instanceof LedgerUnwritable) return
     this.#noted(() => ledger.record(user, { error: error.message, failures: account.failures }))
   }
 
@@ -342,7 +343,7 @@ export class Replicator {
     try {
       write()
     } catch (error: unknown) {
-      if (!(error instanceof LedgerFull)) throw error
+      if (!(error instanceof LedgerUnwritable)) throw error
       this.#options.log('error', 'ledger.full', { error })
     }
   }
@@ -357,6 +358,8 @@ export class Replicator {
   #setComplete(account: Account, complete: boolean): void {
     if (account.complete === complete) return
     const { ledger, log, onComplete } = this.#options
+    // Withdrawn at once, complete only once that is on the medium.
+    if (!complete) account.complete = false
     ledger.record(account.user, { complete })
     account.complete = complete
     if (!complete) account.passDueMs = this.#nowMs()

@@ -117,7 +117,12 @@ function enter(ledger: Ledger, operation: Operation): void {
         break
       case 'move':
         if (outcome === 'ok' && folder !== undefined) expected.folder = folder
-        else delete expected.folder
+        else {
+          delete expected.folder
+          // Cut off between its copy and its expunge, a MOVE leaves the message in both folders (RFC 6851 §3.3: messages
+          // SHOULD be moved or unaffected; a server that is killed cannot keep to that).
+          expected.most += 1
+        }
         break
       case 'flag':
         if (outcome === 'ok' && flag !== undefined) expected.flags.add(flag)
