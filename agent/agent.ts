@@ -2,6 +2,7 @@ import type { Clock } from '../firmware/clock.ts'
 import type { Log } from '../firmware/log.ts'
 import { BoundedQueue } from '../firmware/queue.ts'
 import type { ServiceName } from './config.ts'
+import type { OrderResult } from './console/verbs.ts'
 import {
   type Event,
   next,
@@ -16,11 +17,6 @@ import type { Entry } from './journal.ts'
 
 /** An event and, in words for the journal, why it is believed. */
 export type Observation = { readonly event: Event; readonly because: string }
-
-/** What an order met with. */
-export type OrderResult =
-  | { readonly accepted: true }
-  | { readonly accepted: false; readonly because: string }
 
 /**
  * What goes on for as long as a state lasts: it observes and works, and tells the loop by `observe`. It ends when

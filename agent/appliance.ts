@@ -1,21 +1,21 @@
-import { mkdir, readFile, rename, statfs } from 'node:fs/promises'
+import { statfs } from 'node:fs/promises'
 import { createConnection, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream'
 import type { Clock } from '../firmware/clock.ts'
 import type { Run } from '../firmware/command.ts'
 import type { Log } from '../firmware/log.ts'
+import { turnstile } from '../firmware/turnstile.ts'
 import { type Activity, Agent } from './agent.ts'
 import { type Service, type ServiceName, type Settings, serviceName } from './config.ts'
 import type { Problem, Status } from './console/status.ts'
 import type { Orders } from './console/verbs.ts'
 import { type State, standsIn } from './continuity/machine.ts'
-import { Facts } from './facts.ts'
 import { drain, prepareToFailBack, type WayBack } from './give-back.ts'
 import { Health, type ServiceVerdict } from './health/health.ts'
-import { Journal } from './journal.ts'
 import { Uplink } from './noc/uplink.ts'
 import type { Paths } from './paths.ts'
+import { type Made, prepared } from './prepared.ts'
 import { BackSync, NotGivenBack } from './replica/mail/backsync.ts'
 import { FolderUnsettled } from './replica/mail/backsync-folder.ts'
 import { discoverNaming } from './replica/mail/discover.ts'
@@ -27,7 +27,7 @@ import {
   openReplica,
   PeerUnreachable,
 } from './replica/mail/imap.ts'
-import { Ledger, LedgerDamaged } from './replica/mail/ledger.ts'
+import type { Ledger } from './replica/mail/ledger.ts'
 import { Replicator } from './replica/mail/replicator.ts'
 import { Triggers } from './replica/mail/triggers.ts'
 import { essentialOf, type Gathered, nothingGathered, statusOf } from './report.ts'
@@ -35,15 +35,8 @@ import { accountOf } from './serving/accounts.ts'
 import { type Admission, PasswordOracle } from './serving/auth.ts'
 import { deliveredQuery } from './serving/delivery.ts'
 import { resolve } from './serving/directory.ts'
-import {
-  DOVEADM_PORT,
-  Dovecot,
-  doveadmKey,
-  replicatorConf,
-  serviceConf,
-} from './serving/dovecot.ts'
+import { DOVEADM_PORT, Dovecot, replicatorConf, serviceConf } from './serving/dovecot.ts'
 import { DOOR_PORT_OFFSET, type DovecotConf } from './serving/dovecot-conf.ts'
-import { passwdEntries } from './serving/passwd-file.ts'
 import { MailFront } from './serving/smtp.ts'
 import type { SettingsInForce } from './settings-store.ts'
 import { capture } from './wire/capture.ts'
@@ -536,17 +529,6 @@ export class Appliance {
   }
 }
 
-type Made = {
-  readonly users: ReadonlyMap<string, { readonly hash: string }>
-  readonly key: string
-  readonly adminPassword: string
-  readonly relayPassword: string | undefined
-  readonly tls: { readonly certificate: string; readonly key: string }
-  readonly ledger: Ledger
-  readonly journal: Journal
-  readonly facts: Facts
-}
-
 type Dovecots = { readonly replicator: Dovecot; readonly service: Dovecot }
 
 const oracleSocket = ({ run }: Paths): string => join(run, 'oracle')
@@ -565,71 +547,12 @@ const whenUnreachable =
     throw error
   }
 
-async function prepared({ settings, paths, log }: Surroundings): Promise<Made> {
-  await mkdir(paths.run, { recursive: true, mode: 0o711 })
-  await mkdir(paths.queue, { recursive: true, mode: 0o700 })
-  const { production, accounts, serving } = settings
-  const relayFile = serving.relay.by === 'smarthost' ? serving.relay.passwordFile : undefined
-  return {
-    users: passwdEntries(await readFile(accounts.passwdFile, 'utf8')),
-    key: await doveadmKey(paths),
-    adminPassword: (await readFile(production.admin.passwordFile, 'utf8')).trim(),
-    relayPassword: relayFile === undefined ? undefined : (await readFile(relayFile, 'utf8')).trim(),
-    tls: {
-      certificate: await readFile(production.tls.certificateFile, 'utf8'),
-      key: await readFile(production.tls.keyFile, 'utf8'),
-    },
-    ledger: await openLedger(paths.ledger, log),
-    journal: await Journal.open(paths.journal),
-    facts: await Facts.open(paths.state, production.addresses[0]?.ipv4),
-  }
-}
-
-/** A damaged ledger is set aside, never repaired: every account then proves itself anew. */
-async function openLedger(path: string, log: Log): Promise<Ledger> {
-  try {
-    return Ledger.open(path)
-  } catch (error: unknown) {
-    if (!(error instanceof LedgerDamaged)) throw error
-    log('error', 'ledger.damaged', { because: error.because, keptAs: `${path}.damaged` })
-    for (const suffix of ['', '-wal', '-shm'])
-      await rename(`${path}${suffix}`, `${path}.damaged${suffix}`).catch(() => undefined)
-    return Ledger.open(path)
-  }
-}
-
 /** PROXY protocol, version 1 (https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt §2.1). */
 function proxyLine(client: Socket): string {
   const plain = (address = '') => address.replace(/^::ffff:/, '')
   const [from, to] = [plain(client.remoteAddress), plain(client.localAddress)]
   const family = from.includes(':') ? 'TCP6' : 'TCP4'
   return `PROXY ${family} ${from} ${to} ${client.remotePort} ${client.localPort}\r\n`
-}
-
-type Turnstile = {
-  readonly isOpen: boolean
-  open(): void
-  /** Answers once it is open; rejects with the signal's reason. */
-  passed(signal?: AbortSignal): Promise<void>
-}
-
-function turnstile(): Turnstile {
-  const { promise, resolve } = Promise.withResolvers<void>()
-  let isOpen = false
-  return {
-    get isOpen() {
-      return isOpen
-    },
-    open: () => {
-      isOpen = true
-      resolve()
-    },
-    passed: (signal) =>
-      new Promise((pass, reject) => {
-        signal?.addEventListener('abort', () => reject(signal.reason), { once: true })
-        promise.then(pass)
-      }),
-  }
 }
 
 /** Waits for all parts; the first that fails ends all, and its error is the one that is thrown. */

@@ -1,8 +1,6 @@
-import { readFile, stat } from 'node:fs/promises'
 import { ConfigRejected, readSettings } from '../config.ts'
 import { locations } from '../locations.ts'
-import { checkCertificate } from '../serving/certificate.ts'
-import { passwdEntries } from '../serving/passwd-file.ts'
+import { readersAt } from '../settings-store.ts'
 import { ask } from './ask.ts'
 import { execute } from './command-line.ts'
 import { controlPath } from './control.ts'
@@ -12,13 +10,7 @@ const { settingsFile, paths } = locations(process.env)
 
 async function check(path: string): Promise<Report> {
   try {
-    const findings = await checkSettings(await readSettings(path), {
-      readText: (file) => readFile(file, 'utf8'),
-      modeOf: async (file) => (await stat(file)).mode,
-      checkCertificate,
-      usersIn: (text) => passwdEntries(text).keys(),
-      now: new Date(),
-    })
+    const findings = await checkSettings(await readSettings(path), readersAt(new Date()))
     return reportOf(findings)
   } catch (error: unknown) {
     if (!(error instanceof ConfigRejected)) throw error
