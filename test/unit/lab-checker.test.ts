@@ -76,6 +76,8 @@ test('what was deleted must not come back', () => {
   assert.equal(verdict([did(deleted)], mailbox({ INBOX: [] })), [])
   assert.equal(verdict([did({ ...deleted, outcome: 'unknown' })], before), [])
   assert.equal(verdict([did({ ...deleted, outcome: 'unknown' })], mailbox({ INBOX: [] })), [])
+  assert.equal(verdict([did(deleted), did(deleted)], mailbox({ INBOX: [] })), [])
+  assert.equal(verdict([did(deleted), did(deleted)], before), ['resurrected <old>'])
 })
 
 test('a message is where it was moved, and has the flags it was given', () => {
